@@ -1,0 +1,1 @@
+"""A kit for fine-tuning BAAI/bge-m3 with FlagEmbedding."""

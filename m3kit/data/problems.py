@@ -1,0 +1,34 @@
+"""What can be wrong with a user's row, and how it is told: file, line, what, fix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3kit.errors import KitError
+
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that must be put right before training; ``line`` counts from 1."""
+
+    path: Path
+    line: int
+    what: str
+    fix: str
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.line}: {self.what}; {self.fix}"
+
+
+def refuse(problems: list[Problem]) -> None:
+    """Raise ``KitError`` with the first problems and the count of all, if there are any."""
+    if not problems:
+        return
+    lines = [str(problem) for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"… and {len(problems) - SHOWN} more")
+    rows = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise KitError(f"{rows} in the training data, nothing was prepared:\n  " + "\n  ".join(lines))

@@ -1,0 +1,37 @@
+"""What several test files share: a tiny model, and rows written to files."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+# The tests must pass without a network and leave the cores to one another.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+KIT = Path(__file__).resolve().parent.parent
+EXAMPLE_DATA = KIT / "example_data"
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def read_jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+
+
+@pytest.fixture(scope="session")
+def starter(tmp_path_factory) -> Path:
+    """The starter model, made once."""
+    from m3kit.starter import make_starter
+
+    folder = tmp_path_factory.mktemp("models") / "starter"
+    make_starter(folder)
+    return folder

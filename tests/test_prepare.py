@@ -1,0 +1,147 @@
+"""`m3kit prepare`: what is written, what is said, and that nothing is written when something is wrong."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import EXAMPLE_DATA, KIT, read_jsonl, write_jsonl
+
+from m3kit.data.convert import Settings
+from m3kit.data.prepare import prepare
+from m3kit.errors import KitError
+
+PAIRS = [{"query": f"query {i}", "positive": f"passage {i}"} for i in range(4)]
+LABELLED = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(6)]
+
+
+def run(*arguments, cwd=KIT, **environment):
+    command = [sys.executable, "-m", "m3kit", "prepare", *map(str, arguments)]
+    env = {"PYTHONPATH": str(KIT), "PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
+
+
+def test_the_example_data_prepares_into_one_folder_a_task(tmp_path):
+    done = run("--train_data", EXAMPLE_DATA, "--output_dir", tmp_path / "prepared")
+    assert done.returncode == 0, done.stderr
+    folders = [Path(line) for line in done.stdout.split("\n") if line]
+    assert [folder.name for folder in folders] == [
+        "classification-no_in_batch_neg",
+        "clustering-no_in_batch_neg",
+        "retrieval",
+        "sts",
+    ]
+    manifest = json.loads((tmp_path / "prepared" / "manifest.json").read_text())
+    for entry in manifest["sets"]:
+        assert len(read_jsonl(tmp_path / "prepared" / entry["output"])) == entry["rows_written"] > 0
+        aside = sum(entry["rows_set_aside"].values())
+        assert entry["rows_read"] == entry["rows_used"] + entry["rows_merged"] + aside
+        assert entry["input"] in done.stderr
+
+
+def test_same_input_and_seed_give_the_same_bytes(tmp_path):
+    written = []
+    for number in ("0", "1"):
+        output = tmp_path / number / "prepared"
+        done = run("--train_data", "example_data", "--output_dir", output, PYTHONHASHSEED=number)
+        assert done.returncode == 0, done.stderr
+        written.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
+    assert written[0] == written[1]
+    done = run("--train_data", "example_data", "--output_dir", tmp_path / "0" / "prepared", "--seed", "7")
+    assert done.returncode == 0
+    changed = (tmp_path / "0" / "prepared" / "retrieval" / "train.jsonl").read_bytes()
+    assert changed != written[0][Path("retrieval/train.jsonl")]
+
+
+def test_labelled_rows_always_end_up_in_a_no_in_batch_neg_folder(tmp_path):
+    """D4: the suffix of the folder is all by which FlagEmbedding knows."""
+    write_jsonl(tmp_path / "clustering" / "mine.jsonl", LABELLED)
+    folders = prepare([tmp_path / "clustering"], tmp_path / "prepared", Settings())
+    assert [folder.name for folder in folders] == ["clustering-no_in_batch_neg"]
+
+
+def test_labelled_rows_elsewhere_are_asked_about_not_guessed(tmp_path):
+    write_jsonl(tmp_path / "mine" / "rows.jsonl", LABELLED)
+    with pytest.raises(KitError, match="may be meant for classification or clustering"):
+        prepare([tmp_path / "mine"], tmp_path / "prepared", Settings())
+
+
+def test_labels_json_beside_the_file_describes_the_labels(tmp_path):
+    folder = tmp_path / "classification-no_in_batch_neg"
+    write_jsonl(folder / "train.jsonl", LABELLED)
+    (folder / "labels.json").write_text('{"a": "the first kind"}')
+    prepare([folder], tmp_path / "prepared", Settings())
+    rows = read_jsonl(tmp_path / "prepared" / folder.name / "train.jsonl")
+    assert rows[0]["pos"] == ["the first kind"]
+    assert rows[0]["neg"] == ["b"]
+    (folder / "labels.json").write_text('{"a": ""}')
+    with pytest.raises(KitError, match=r"labels\.json"):
+        prepare([folder], tmp_path / "prepared", Settings())
+
+
+def test_every_problem_is_named_and_nothing_is_written(tmp_path):
+    first = write_jsonl(tmp_path / "retrieval" / "a.jsonl", [*PAIRS, {"query": "q", "positive": []}])
+    second = tmp_path / "retrieval" / "b.jsonl"
+    second.write_text("no json\n")
+    done = run("--train_data", tmp_path / "retrieval", "--output_dir", tmp_path / "prepared")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert f'{first}:5: "positive" is an empty list' in done.stderr
+    assert f"{second}:1: not valid JSON" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "prepared").exists()
+
+
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_without_rows_is_named(tmp_path, content):
+    (tmp_path / "empty.jsonl").write_text(content)
+    with pytest.raises(KitError, match="holds no row"):
+        prepare([tmp_path / "empty.jsonl"], tmp_path / "prepared", Settings())
+
+
+def test_a_missing_path_and_a_folder_without_rows_are_named(tmp_path):
+    with pytest.raises(KitError, match="no such file or folder"):
+        prepare([tmp_path / "gone"], tmp_path / "prepared", Settings())
+    with pytest.raises(KitError, match=r"no \.jsonl file"):
+        prepare([tmp_path], tmp_path / "prepared", Settings())
+
+
+def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for name in ("one", "two"):
+        write_jsonl(tmp_path / name / "retrieval" / "train.jsonl", PAIRS)
+    inputs = [tmp_path / "one" / "retrieval", tmp_path / "two"]
+    (folder,) = prepare(inputs, tmp_path / "prepared", Settings())
+    assert sorted(path.name for path in folder.iterdir()) == ["train-2.jsonl", "train.jsonl"]
+
+
+def test_paths_may_hold_any_character(tmp_path):
+    folder = tmp_path / "with space, 'quotes' [brackets] and 文字" / "retrieval"
+    write_jsonl(folder / "my [rows].jsonl", PAIRS)
+    done = run("--train_data", folder, "--output_dir", folder.parent / "prepared")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{folder.parent}/prepared/retrieval\n"
+
+
+def test_a_folder_with_files_of_others_is_not_replaced(tmp_path):
+    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "thesis.txt").write_text("years of work")
+    with pytest.raises(KitError, match="did not write"):
+        prepare([rows], tmp_path / "home", Settings())
+    assert (tmp_path / "home" / "thesis.txt").read_text() == "years of work"
+
+
+def test_what_is_not_read_is_said(tmp_path, capsys):
+    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
+    rows.with_name("more.csv").write_text("query,positive\n")
+    prepare([rows.parent], tmp_path / "prepared", Settings())
+    assert "not read" in capsys.readouterr().err
+
+
+def test_the_data_room_imports_no_torch():
+    code = "import sys, m3kit.data.prepare; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=KIT, check=True)
+    assert done.stdout.strip() == "False"
