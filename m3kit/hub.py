@@ -1,0 +1,47 @@
+"""Find a model's folder: on this disk, or on the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from m3kit.errors import KitError
+
+HEADS = ("colbert_linear.pt", "sparse_linear.pt")
+# What torch never reads: other frameworks' weights, and an ONNX copy of bge-m3 of more than 2 GB.
+NOT_NEEDED = ["flax_model.msgpack", "rust_model.ot", "tf_model.h5", "onnx/*"]
+
+
+def find_model_folder(given: str, cache_dir: str | None = None, token: str | None = None) -> Path:
+    """The local folder of a model given by its path or its name on the Hub, which is downloaded once.
+
+    Raises ``KitError`` when there is no such model, with what to do.
+    """
+    folder = Path(given).expanduser()
+    if not folder.exists():
+        folder = _download(given, cache_dir, token)
+    if not (folder / "config.json").is_file():
+        raise KitError(f"{folder} holds no model (no config.json); give the folder of a trained model")
+    return folder
+
+
+def missing_heads(folder: Path) -> list[str]:
+    """The files of M3 heads that a model lacks; FlagEmbedding makes BOTH anew when either is missing (S4)."""
+    return [name for name in HEADS if not (folder / name).is_file()]
+
+
+def _download(given: str, cache_dir: str | None, token: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+
+    hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given, re.ASCII)
+    # "outputs/run" has the shape of a Hub name too; a folder "outputs" here says what was meant.
+    if not hub_name or given.startswith(".") or ("/" in given and Path(given).parent.is_dir()):
+        raise KitError(f"there is no model at {given}; check the path, or train first to make it")
+    try:
+        return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, ignore_patterns=NOT_NEEDED))
+    except Exception as error:  # the Hub's library raises its own errors, those of HTTP and those of the disk
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise KitError(
+            f"{given} is no folder here, and the Hugging Face Hub did not give it ({reason}); "
+            "check the name and the network, or give the path of a model folder"
+        ) from error

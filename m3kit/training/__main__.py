@@ -1,0 +1,29 @@
+"""``torchrun --nproc_per_node N -m m3kit.training ARGS``: FlagEmbedding's M3 arguments, and those of arguments.py."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from transformers import HfArgumentParser
+
+from m3kit.errors import KitError
+from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.training.runner import Runner
+
+
+def main() -> int:
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    try:
+        model_args, data_args, training_args = parser.parse_args_into_dataclasses()
+        Runner(model_args=model_args, data_args=data_args, training_args=training_args).run()
+    except (KitError, FileNotFoundError) as error:
+        # Every rank meets the same error; one voice is enough.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"m3kit.training: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
