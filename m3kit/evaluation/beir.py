@@ -1,0 +1,195 @@
+"""Read test data in BEIR form: corpus.jsonl, queries.jsonl and qrels/test.tsv. Nothing here imports torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from m3kit.data.problems import SHOWN, Problem
+from m3kit.errors import KitError
+
+HEADER = ["query-id", "corpus-id", "score"]
+LAYOUT = "corpus.jsonl, queries.jsonl and qrels/test.tsv"
+
+
+@dataclass(frozen=True)
+class EvalData:
+    """What is asked, what is searched, and what should be found.
+
+    ``passages`` and ``queries`` map an id to its text; ``qrels`` maps a query id to {passage id: grade}, where a grade
+    of 1 or more is relevant. Every query in ``queries`` has at least one relevant passage.
+    """
+
+    folder: Path
+    passages: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+    queries_left_out: int
+
+    @property
+    def relevant_pairs(self) -> int:
+        return sum(grade >= 1 for grades in self.qrels.values() for grade in grades.values())
+
+
+def read_eval_data(folder: Path) -> EvalData:
+    """Read and check a BEIR folder. Raises ``KitError`` that names each file and line with its fix."""
+    corpus_file, queries_file, qrels_file = _files(folder)
+    problems: list[Problem] = []
+    passages = _read_texts(corpus_file, _passage_text, problems)
+    queries = _read_texts(queries_file, _query_text, problems)
+    # With broken texts nearly every line of the qrels would name something unknown: say what came first.
+    _refuse(problems)
+    qrels = _read_qrels(qrels_file, queries, passages, problems)
+    _refuse(problems)
+
+    answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
+    if not answered:
+        raise KitError(
+            f"{qrels_file}: no query has a relevant passage; give at least one line with a score of 1 or more"
+        )
+    return EvalData(
+        folder=folder,
+        passages=passages,
+        queries={query: text for query, text in queries.items() if query in answered},
+        qrels={query: grades for query, grades in qrels.items() if query in answered},
+        queries_left_out=len(queries) - len(answered),
+    )
+
+
+def _files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        found = "is no folder" if folder.exists() else "does not exist"
+        raise KitError(f"the test data {folder} {found}; give --eval_data a folder with {LAYOUT}")
+    files = [folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "test.tsv"]
+    missing = [str(file.relative_to(folder)) for file in files if not file.is_file()]
+    if missing:
+        raise KitError(f"the test data {folder} has no {' and no '.join(missing)}; it needs {LAYOUT}")
+    return files
+
+
+def _lines(file: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, counted from 1, without their line ends."""
+    # Split bytes, not text: str.splitlines would also cut at characters that may stand inside a JSON string.
+    for number, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            line = raw.decode("utf-8").rstrip("\r")
+        except UnicodeDecodeError:
+            problems.append(Problem(file, number, "is not UTF-8", "save the file as UTF-8"))
+            continue
+        if line.strip():
+            yield number, line
+
+
+def _read_texts(file: Path, text_of: Callable[[dict], str], problems: list[Problem]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    first_line: dict[str, int] = {}
+    for number, line in _lines(file, problems):
+        try:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise _Bad("is not a JSON object", 'write {"_id": "…", "text": "…"}')
+            key = _id(row)
+            if key in first_line:
+                raise _Bad(f"_id {key!r} was already used on line {first_line[key]}", "give each row its own _id")
+            first_line[key] = number
+            texts[key] = text_of(row)
+        except json.JSONDecodeError as error:
+            problems.append(Problem(file, number, f"is broken JSON ({error})", "write one JSON object on a line"))
+        except _Bad as bad:
+            problems.append(Problem(file, number, bad.what, bad.fix))
+    if not first_line and not problems:
+        problems.append(Problem(file, 1, "has no rows", "write one JSON object on a line"))
+    return texts
+
+
+def _id(row: dict) -> str:
+    key = row.get("_id")
+    # A number is taken as its digits: in the qrels an id is text anyway.
+    if isinstance(key, int) and not isinstance(key, bool):
+        key = str(key)
+    if not isinstance(key, str) or not key.strip():
+        raise _Bad("has no _id", "give the row an _id, which the qrels name")
+    # The qrels are separated by tabs, one pair a line, so such an id could never be named there.
+    if any(character in key for character in "\t\r\n"):
+        raise _Bad(f"_id {key!r} holds a tab or a line end", "use an _id without them")
+    return key.strip()
+
+
+def _query_text(row: dict) -> str:
+    text = _string(row, "text")
+    if not text:
+        raise _Bad("text is missing or empty", 'write the query under "text", or remove the row')
+    return text
+
+
+def _passage_text(row: dict) -> str:
+    """Title and text with a space between, as BEIR itself gives them to a model."""
+    text = " ".join(part for part in (_string(row, "title"), _string(row, "text")) if part)
+    if not text:
+        raise _Bad("title and text are missing or empty", 'write the passage under "text", or remove the row')
+    return text
+
+
+def _string(row: dict, field: str) -> str:
+    value = row.get(field)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _Bad(f"{field} is {type(value).__name__}, not a string", f'write "{field}" as a string')
+    return value.strip()
+
+
+def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Problem]) -> dict[str, dict[str, int]]:
+    qrels: dict[str, dict[str, int]] = {}
+    header = "start the file with the line query-id<TAB>corpus-id<TAB>score"
+    lines = list(_lines(file, problems))
+    if not lines:
+        problems.append(Problem(file, 1, "is empty", header))
+        return qrels
+    number, first = lines[0]
+    # BEIR's own reader skips the first line unseen, so that a file without a header loses a pair.
+    if [field.strip() for field in first.split("\t")] != HEADER:
+        problems.append(Problem(file, number, "is not the header", header))
+        return qrels
+    for number, line in lines[1:]:
+        try:
+            query, passage, grade = _pair(line)
+            if query not in queries:
+                raise _Bad(f"names query {query!r}, which queries.jsonl lacks", "add the query or remove the line")
+            if passage not in passages:
+                raise _Bad(f"names passage {passage!r}, which corpus.jsonl lacks", "add the passage or remove the line")
+            if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
+                raise _Bad("scores a pair that an earlier line scored otherwise", "keep one of the two lines")
+        except _Bad as bad:
+            problems.append(Problem(file, number, bad.what, bad.fix))
+    return qrels
+
+
+def _pair(line: str) -> tuple[str, str, int]:
+    fields = [field.strip() for field in line.split("\t")]
+    if len(fields) != 3:
+        raise _Bad(f"has {len(fields)} fields, not 3", "write query-id<TAB>corpus-id<TAB>score")
+    try:
+        return fields[0], fields[1], int(fields[2])
+    except ValueError:
+        raise _Bad(f"score {fields[2]!r} is no whole number", "write 1 for relevant and 0 for not relevant") from None
+
+
+class _Bad(Exception):
+    """What is wrong with one line, and the fix; the reader adds the file and the line's number."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.what, self.fix = what, fix
+
+
+def _refuse(problems: list[Problem]) -> None:
+    if not problems:
+        return
+    lines = [str(problem) for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"… and {len(problems) - SHOWN} more")
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise KitError(f"{count} in the test data, nothing was evaluated:\n  " + "\n  ".join(lines))
