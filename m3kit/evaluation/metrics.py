@@ -13,7 +13,7 @@ MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10", "recal
 
 
 def measure(rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """Metrics of one score. ``rankings``: query id → passage ids, best first; ``qrels``: query id → passage id → grade."""
+    """Metrics of one score. ``rankings``: query → passages, best first; ``qrels``: query → passage → grade (ids)."""
     import ir_measures
 
     wanted = {name: ir_measures.parse_measure(text) for name, text in MEASURES.items()}

@@ -25,7 +25,7 @@ TOKEN_PAIRS = 32 * 1024 * 1024
 
 
 def lexical_matrix(weights: Sequence[dict[str, float]], vocabulary: int) -> csr_matrix:
-    """FlagEmbedding's lexical weights ({token id as text: weight} of each text) as a float32 matrix (texts, vocabulary)."""
+    """FlagEmbedding's lexical weights ({token id as text: weight} of each text) as a matrix (texts, vocabulary)."""
     ends = np.cumsum([0] + [len(row) for row in weights])
     columns = np.fromiter((int(token) for row in weights for token in row), dtype=np.int64, count=ends[-1])
     values = np.fromiter((weight for row in weights for weight in row.values()), dtype=np.float32, count=ends[-1])

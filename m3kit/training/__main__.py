@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
+import warnings
 
 from transformers import HfArgumentParser
 
@@ -12,7 +14,15 @@ from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArgu
 from m3kit.training.runner import Runner
 
 
+# They print every setting there is, which run.json holds, and the model's configuration, which lies beside the model.
+WORDY = ("FlagEmbedding.abc.finetune.embedder.AbsRunner", "FlagEmbedding.finetune.embedder.encoder_only.m3.runner")
+
+
 def main() -> int:
+    for name in WORDY:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # FlagEmbedding's collator gives the tokenizer a length that it has cut to already.
+    warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     try:
         model_args, data_args, training_args = parser.parse_args_into_dataclasses()

@@ -42,7 +42,4 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False
-        # The re-entrant kind fails under DDP: "mark a variable ready only once" (T7).
-        if self.gradient_checkpointing and self.gradient_checkpointing_kwargs is None:
-            self.gradient_checkpointing_kwargs = {"use_reentrant": False}
         super().__post_init__()

@@ -82,7 +82,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             return super().run()
         data = self._describe_data()
         for entry in data:
-            logger.info("data set: %s", entry)
+            logger.info("Data set: %s", ", ".join(f"{name} {value}" for name, value in entry.items()))
         record = RunRecord(Path(self.training_args.output_dir), self._settings, data, self.training_args.world_size)
         super().run()
         losses = [entry["train_loss"] for entry in self.trainer.state.log_history if "train_loss" in entry]

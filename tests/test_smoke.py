@@ -1,0 +1,75 @@
+"""The two commands a newcomer types, for real: from example data to a model that is better than its base."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import KIT
+
+pytestmark = pytest.mark.slow
+
+SINGLE, MULTI = "run_flagembedding_training_single_gpu.sh", "run_flagembedding_training.sh"
+
+
+def run(script, *arguments, **environment):
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "", **environment}
+    return subprocess.run(
+        [KIT / script, *map(str, arguments)], capture_output=True, text=True, env=environment, check=False
+    )
+
+
+@pytest.mark.parametrize(("script", "ranks"), [(SINGLE, 1), (MULTI, 2)])
+def test_smoke_ends_with_a_better_model(tmp_path, script, ranks):
+    output = tmp_path / "outputs [of] 'mine'"
+    done = run(script, "--smoke", OUTPUT_DIR=str(output))
+    assert done.returncode == 0, done.stderr[-5000:]
+    left = {path.name for path in output.iterdir()}
+    assert left >= {
+        "model.safetensors",
+        "colbert_linear.pt",
+        "sparse_linear.pt",
+        "tokenizer.json",
+        "modules.json",
+        "run.json",
+        "metrics.json",
+    }
+    assert list((output / "runs").rglob("events.out.tfevents*"))
+    record = json.loads((output / "run.json").read_text())
+    assert (record["status"], record["world_size"]) == ("finished", ranks)
+    metrics = json.loads((output / "metrics.json").read_text())
+    assert metrics["change"]["hybrid"]["nDCG@10"] > 0
+    assert "nDCG@10 of the hybrid score went from" in done.stdout
+
+    # Run again, the folder is not overwritten unless that is asked for.
+    again = run(script, "--smoke", "--overwrite_output_dir", "False", OUTPUT_DIR=str(output))
+    assert again.returncode == 1
+    assert "already holds a training run" in again.stderr
+
+
+def test_the_untouched_library_trains_on_the_same_prepared_files(tmp_path):
+    done = run(
+        SINGLE,
+        "--smoke",
+        "--max_steps",
+        4,
+        ENTRYPOINT="FlagEmbedding.finetune.embedder.encoder_only.m3",
+        OUTPUT_DIR=str(tmp_path / "plain"),
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    assert (tmp_path / "plain" / "colbert_linear.pt").is_file()
+    assert not (tmp_path / "plain" / "run.json").exists()
+
+
+def test_bad_data_stops_before_training_with_file_and_line(tmp_path):
+    rows = tmp_path / "retrieval" / "train.jsonl"
+    rows.parent.mkdir()
+    rows.write_text('{"query": "q", "positive": "p"}\n{"query": "", "positive": "p"}\n')
+    done = run(SINGLE, "--smoke", "--train_data", rows.parent, OUTPUT_DIR=str(tmp_path / "out"))
+    assert done.returncode == 1
+    assert f'{rows}:2: "query" is empty' in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "out" / "run.json").exists()
