@@ -13,7 +13,6 @@ from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
 
-
 # They print every setting there is, which run.json holds, and the model's configuration, which lies beside the model.
 WORDY = ("FlagEmbedding.abc.finetune.embedder.AbsRunner", "FlagEmbedding.finetune.embedder.encoder_only.m3.runner")
 
