@@ -1,0 +1,173 @@
+# The steps of a training script: as commands to show, or to run. Sourced by training.sh, never run.
+# shellcheck shell=bash disable=SC2153,SC2154  # the variables of the calling script and of training.sh
+
+# usage: set_commands    sets starter, doctor, prepare, evaluate: arrays, empty where a step is not needed
+set_commands() {
+  starter=() evaluate=()
+  [[ $model_name_or_path != "$STARTER" ]] || starter_is_ready ||
+    starter=("$PYTHON" -m m3kit starter --output_dir "$STARTER")
+  doctor=("$PYTHON" -m m3kit doctor --device "$device")
+  prepare=("$PYTHON" -m m3kit prepare --train_data "${train_data[@]}" --output_dir "$output_dir/prepared"
+    --train_group_size "$train_group_size" --seed "$seed")
+  [[ -z $query_instruction_for_retrieval ]] ||
+    prepare+=(--query_instruction_for_retrieval "$query_instruction_for_retrieval")
+  [[ -z $eval_data ]] || set_evaluate "$eval_data"
+}
+
+# True when the starter model is there and newer than all that it is made of.
+starter_is_ready() {
+  local origin
+  for origin in "$KIT_DIR/m3kit/starter.py" "$KIT_DIR"/example_data/*/*.jsonl; do
+    [[ $STARTER/starter.json -nt $origin ]] || return 1
+  done
+}
+
+# usage: set_evaluate FOLDER
+set_evaluate() {
+  evaluate=("$PYTHON" -m m3kit evaluate --models "base=$model_name_or_path" "tuned=$output_dir" --eval_data "$1"
+    --output_dir "$output_dir" --query_max_len "$query_max_len" --passage_max_len "$passage_max_len"
+    --pooling_method "$sentence_pooling_method" --normalize_embeddings "$normalize_embeddings" --device "$device")
+  [[ -z $query_instruction_for_retrieval ]] ||
+    evaluate+=(--query_instruction_for_retrieval "$query_instruction_for_retrieval")
+  [[ -z $cache_dir ]] || evaluate+=(--cache_dir "$cache_dir")
+}
+
+# usage: set_torchrun PREPARED…    sets torchrun
+set_torchrun() {
+  local name
+  torchrun=(torchrun)
+  # The folder of PYTHON is first on PATH; in a dry run there may be nothing in it yet.
+  have torchrun || [[ ! -x $PYTHON ]] || torchrun=("$PYTHON" -m torch.distributed.run)
+  torchrun+=(--standalone --nproc_per_node "$processes" -m "$entrypoint" --train_data "$@")
+  for name in "${TRAINER_VARIABLES[@]}"; do
+    [[ -z ${!name:-} ]] || torchrun+=("--$name" "${!name}")
+  done
+  [[ $entrypoint == "$LIBRARY_ENTRYPOINT" ]] || torchrun+=(--overwrite_output_dir "$overwrite_output_dir")
+  [[ $precision == fp32 ]] || torchrun+=("--$precision" True)
+  [[ $device != cpu ]] || torchrun+=(--use_cpu True)
+  [[ -z $deepspeed ]] || torchrun+=(--deepspeed "$deepspeed")
+  torchrun+=("${extra[@]}")
+}
+
+# What train would run, as a script on stdout: every line can be pasted.
+show_plan() {
+  local found=true
+  find_python || found=false
+  $found || use_python "$VENV_DIR/bin/python"
+  say 'Nothing is run. The commands:'
+  # shellcheck disable=SC2016  # the PATH is that of the shell it is pasted into
+  printf 'export PATH=%s:"$PATH" %s\n' "$(quote "${PYTHON%/*}")" \
+    "$(quote PYTHONPATH="$PYTHONPATH" PYTHONSAFEPATH=1 OMP_NUM_THREADS="$OMP_NUM_THREADS")"
+  $found || plan_venv
+  set_commands
+  ((${#starter[@]} == 0)) || quote "${starter[@]}"
+  quote "${doctor[@]}"
+  quote "${prepare[@]}"
+  expected_folders
+  set_torchrun "${expected[@]}"
+  quote "${torchrun[@]}"
+  ((${#evaluate[@]} == 0)) || quote "${evaluate[@]}"
+}
+
+# usage: expected_folders    sets expected: what prepare will name the folders, without reading a row
+expected_folders() {
+  local path file name task
+  local -A seen=()
+  expected=()
+  for path in "${train_data[@]}"; do
+    local -a files=("$path"/*.jsonl "$path"/*/*.jsonl)
+    [[ -d $path ]] || files=("$path")
+    for file in "${files[@]}"; do
+      [[ -f $file && $file != */eval/* ]] || continue
+      name=$(cd -- "$(dirname -- "$file")" && pwd -P)
+      name=${name##*/}
+      # Rows of one label must not be each other's negatives; prepare adds the suffix where it is missing.
+      for task in classification clustering; do
+        [[ $name != "$task"* || $name == *no_in_batch_neg ]] || name=$task-no_in_batch_neg
+      done
+      [[ -n ${seen[$name]:-} ]] || expected+=("$output_dir/prepared/$name")
+      seen[$name]=1
+    done
+    ((${#expected[@]})) || say "Not there, or without a .jsonl file: $path"
+  done
+}
+
+train() {
+  local prepared=()
+  ensure_python
+  set_commands
+  mkdir -p -- "$output_dir" || die "cannot make the folder $output_dir; give another --output_dir"
+  if ((${#starter[@]})); then
+    step 'Making the starter model' "${starter[@]}" >&2
+  fi
+  step 'Checking this machine' "${doctor[@]}" >&2
+  list=$(mktemp)
+  trap 'rm -f -- "$list"' EXIT
+  step 'Preparing the data' "${prepare[@]}" >"$list"
+  mapfile -t prepared <"$list"
+  set_torchrun "${prepared[@]}"
+  say "$(quote "${torchrun[@]}")"
+  step 'Training' "${torchrun[@]}" >&2
+  if ((${#evaluate[@]})); then
+    step 'Evaluating' "${evaluate[@]}"
+  fi
+  tell_end
+}
+
+# usage: step TITLE COMMAND…    runs it, and ends the script with its status when it fails or is stopped
+step() {
+  local title=$1 status=0
+  shift
+  say "== $title"
+  attend "$@" || status=$?
+  ((status == 0)) && return
+  if [[ -n $caught ]]; then
+    say "$PROGRAM: stopped by a signal while: ${title,}."
+  else
+    say "$PROGRAM: this step failed (exit code $status): $title. What is wrong stands in the lines above; put it right and run the same command again."
+  fi
+  exit "$status"
+}
+
+# usage: attend COMMAND…    runs it with TERM, INT and HUP passed on, and waits for it; 128 + the signal's number then
+attend() {
+  local status=0
+  child='' caught=''
+  # Each is passed on once: torchrun takes a second one as the order to stop waiting for its workers.
+  trap 'forward TERM 143' TERM
+  trap 'forward INT 130' INT
+  trap 'forward HUP 129' HUP
+  # In a process group of its own, or Bash would start it with INT ignored.
+  set -m
+  "$@" &
+  child=$!
+  set +m
+  [[ -z $caught ]] || kill -s TERM "$child" 2>/dev/null || true
+  wait "$child" || status=$?
+  # A trap cuts wait short while the command is still ending.
+  while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  trap - TERM INT HUP
+  return "${caught:-$status}"
+}
+
+forward() {
+  caught=${caught:-$2}
+  trap '' "$1"
+  [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null || true
+}
+
+tell_end() {
+  local try='import sys; from FlagEmbedding import BGEM3FlagModel; print(BGEM3FlagModel(sys.argv[1]).encode(["a text"])["dense_vecs"])'
+  printf '\nThe model is in %s\n' "$output_dir"
+  if $smoke; then
+    printf 'Next, with data of yours: %s\n' "$(quote "$0" --train_data YOUR_FOLDER)"
+  elif ((${#evaluate[@]})); then
+    printf 'Next, to use it: %s\n' "$(quote "$PYTHON" -c "$try" "$output_dir")"
+  else
+    set_evaluate YOUR_EVAL_FOLDER
+    printf 'Next, to see whether it got better: %s\n' "$(quote env "PYTHONPATH=$KIT_DIR" "${evaluate[@]}")"
+  fi
+}

@@ -1,0 +1,113 @@
+# A throw-away copy of the kit, and fakes of all that its scripts call. Loaded by scripts.bats and steps.bats.
+# shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used there, and output is set by run
+
+SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+# usage: make_kit        sets KIT, SINGLE, MULTI, LOG; leaves PATH with the fakes and a few real tools, and nothing else
+make_kit() {
+  local tool name
+  # Every test runs in a folder whose name needs quoting.
+  KIT="$BATS_TEST_TMPDIR/my kit [1] d'été"
+  REAL_PATH=$PATH
+  local caller="$BATS_TEST_TMPDIR/caller's folder"
+  LOG=$BATS_TEST_TMPDIR/log
+  BIN=$BATS_TEST_TMPDIR/bin
+  mkdir -p "$KIT" "$caller" "$BIN" "$BATS_TEST_TMPDIR/tools"
+  cp -r "$SOURCE"/run_flagembedding_training*.sh "$SOURCE/scripts" "$SOURCE/ds_stage0.json" "$SOURCE"/{requirements,constraints}.txt "$KIT"
+  for name in retrieval sts classification-no_in_batch_neg clustering-no_in_batch_neg; do
+    make_rows "$KIT/example_data/$name"
+  done
+  make_eval "$KIT/example_data/eval"
+
+  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort; do
+    ln -s "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
+  done
+  for name in python3 torchrun; do
+    cp "$SOURCE/tests/helpers/fake_$name.bash" "$BIN/$name"
+  done
+  fake nproc 'echo 8'
+  fake g++ 'exit 0'
+  PATH=$BIN:$BATS_TEST_TMPDIR/tools
+  export LOG PATH
+  # What the machine of the tests has set must not count.
+  unset CUDA_VISIBLE_DEVICES PYTHON PYTHONPATH OMP_NUM_THREADS
+  for name in $(grep -ohE '\$\{[A-Z_]+:-' "$KIT"/run_*.sh | grep -oE '[A-Z_]+' | sort -u) TRAIN_DATA; do
+    unset "$name"
+  done
+  cd "$caller" || return
+  SINGLE=$KIT/run_flagembedding_training_single_gpu.sh
+  MULTI=$KIT/run_flagembedding_training.sh
+}
+
+# usage: fake NAME SCRIPT
+fake() {
+  printf '#!/usr/bin/env bash\n%s\n' "$2" >"$BIN/$1"
+  chmod +x "$BIN/$1"
+}
+
+# usage: gpus N          a machine with N GPUs
+gpus() {
+  local number lines=''
+  for ((number = 0; number < $1; number++)); do
+    lines+="echo 'GPU $number: NVIDIA H200 (UUID: GPU-$number)'; "
+  done
+  fake nvidia-smi "$lines"
+}
+
+make_rows() {
+  mkdir -p "$1"
+  echo '{}' >"$1/train.jsonl"
+}
+
+make_eval() {
+  mkdir -p "$1"
+  echo '{}' >"$1/corpus.jsonl"
+}
+
+# usage: torchrun_words  sets words to the torchrun command that `run` has seen, read back as a shell reads it
+torchrun_words() {
+  local line
+  words=()
+  while IFS= read -r line; do
+    [[ $line == torchrun\ * ]] || continue
+    eval "words=($line)"
+  done <<<"$output"
+  ((${#words[@]})) || fail "no torchrun command in: $output"
+}
+
+# usage: value_of NAME   the value after --NAME in words; fails when it is not there exactly once
+value_of() {
+  local index found=()
+  for index in "${!words[@]}"; do
+    [[ ${words[index]} != "--$1" ]] || found+=("${words[index + 1]-}")
+  done
+  ((${#found[@]} == 1)) || fail "--$1 is there ${#found[@]} times in: ${words[*]}"
+  printf '%s\n' "${found[0]}"
+}
+
+# usage: expect NAME VALUE
+expect() {
+  local value
+  value=$(value_of "$1") || fail "$value"
+  [[ $value == "$2" ]] || fail "--$1 is '$value', not '$2'"
+}
+
+# usage: expect_no NAME
+expect_no() {
+  local word
+  for word in "${words[@]}"; do
+    [[ $word != "--$1" && $word != "--$1="* ]] || fail "--$1 is in: ${words[*]}"
+  done
+}
+
+# usage: says TEXT       the output of `run` holds it
+says() { [[ $output == *"$1"* ]] || fail "no '$1' in: $output"; }
+
+says_not() { [[ $output != *"$1"* ]] || fail "'$1' in: $output"; }
+
+logged() { grep -qF -- "$1" "$LOG" || fail "no '$1' in: $(cat "$LOG")"; }
+
+fail() {
+  printf '%s\n' "$*" >&2
+  exit 1
+}
