@@ -35,3 +35,13 @@ def starter(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "starter"
     make_starter(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """The tiny model, made once; its path has what paths may have."""
+    from tiny import write_tiny_model
+
+    folder = tmp_path_factory.mktemp("models") / "tiny 'mödel' [1]"
+    write_tiny_model(folder)
+    return folder

@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
+from tiny import WORDS, write_beir
 
-from m3kit.__main__ import main
 from m3kit.errors import KitError
 from m3kit.evaluation import scores
 from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.evaluate import parse_models
 from m3kit.evaluation.metrics import measure
-from m3kit.evaluation.models import choose_device, choose_precision, find_model
-from m3kit.evaluation.table import render_table, verdict
+from m3kit.evaluation.models import find_model
 from m3kit.evaluation.vectors import Vectors
-
-WORDS = ["river", "stone", "cloud", "apple", "train", "paper", "music", "light", "winter", "garden", "copper", "signal"]
-PASSAGES = {f"d{i}": f"{WORDS[i % 12]} {WORDS[(i * 5 + 1) % 12]} {WORDS[(i * 7 + 3) % 12]}" for i in range(12)}
-QUERIES = {"q1": "river stone", "q2": "copper light", "q3": "winter"}
-QRELS = [("q1", "d0", 1), ("q1", "d1", 0), ("q2", "d10", 2), ("q3", "d8", 1)]
-
-
-def write_beir(folder: Path, passages=None, queries=None, qrels=None) -> Path:
-    """A BEIR folder; each argument replaces a whole file's lines."""
-    rows = {
-        "corpus.jsonl": passages or [json.dumps({"_id": i, "title": "", "text": t}) for i, t in PASSAGES.items()],
-        "queries.jsonl": queries or [json.dumps({"_id": i, "text": t}) for i, t in QUERIES.items()],
-        "qrels/test.tsv": qrels or ["query-id\tcorpus-id\tscore"] + ["\t".join(map(str, pair)) for pair in QRELS],
-    }
-    (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    for name, lines in rows.items():
-        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return folder
-
-
-@pytest.fixture(scope="session")
-def model_folder(tmp_path_factory) -> Path:
-    """A tiny XLM-R with both heads and a word tokenizer; its path has what paths may have."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
-
-    folder = tmp_path_factory.mktemp("models") / "tiny 'mödel' [1]"
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = {token: number for number, token in enumerate(special + WORDS)}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, cls_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)
-    torch.manual_seed(7)
-    config = XLMRobertaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
-        max_position_embeddings=66, type_vocab_size=1,
-    )  # fmt: skip
-    XLMRobertaModel(config).save_pretrained(folder)
-    torch.save(torch.nn.Linear(16, 8).state_dict(), folder / "colbert_linear.pt")
-    torch.save(torch.nn.Linear(16, 1).state_dict(), folder / "sparse_linear.pt")
-    return folder
-
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
@@ -251,162 +201,3 @@ def test_cutoffs_and_queries_that_found_nothing():
 def test_the_given_order_counts_whatever_the_ids_are():
     for ids in (["a", "b", "c"], ["c", "b", "a"]):
         assert measure({"q": ids}, {"q": {"b": 1}})["MRR@10"] == 0.5
-
-
-# ---- models, devices, words ----------------------------------------------------------------------------------------
-
-
-def test_a_path_without_a_model_gets_a_sentence(tmp_path):
-    with pytest.raises(KitError, match="no model at"):
-        find_model("tuned", str(tmp_path / "run"))
-    with pytest.raises(KitError, match="no config.json"):
-        find_model("tuned", str(tmp_path))
-    with pytest.raises(KitError, match="is not NAME=PATH"):
-        parse_models(["outputs/run"])
-    with pytest.raises(KitError, match="twice"):
-        parse_models(["a=x", "a=y"])
-    assert parse_models(["base=BAAI/bge-m3", "tuned=a=b c"]) == {"base": "BAAI/bge-m3", "tuned": "a=b c"}
-
-
-def test_a_hub_model_is_downloaded_once_and_its_heads_are_looked_at(model_folder, monkeypatch):
-    asked = []
-
-    def download(**arguments):
-        asked.append(arguments)
-        return str(model_folder)
-
-    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
-    found = find_model("base", "BAAI/bge-m3", cache_dir="cache")
-    assert found.folder == model_folder and found.colbert_size == 8
-    assert [(a["repo_id"], a["cache_dir"]) for a in asked] == [("BAAI/bge-m3", "cache")]
-
-
-def test_half_precision_on_a_cpu_becomes_fp32_with_the_reason():
-    assert choose_precision("auto", "cpu")[0] == "fp32" and choose_precision("auto", "cuda:0")[0] == "fp16"
-    precision, reason = choose_precision("fp16", "cpu")
-    assert precision == "fp32" and "fp16 was asked for" in reason
-    with pytest.raises(KitError, match="not known"):
-        choose_device("tpu")
-    if not torch.cuda.is_available():
-        with pytest.raises(KitError, match="no CUDA GPU"):
-            choose_device("cuda:0")
-
-
-def test_a_model_that_gives_nan_is_refused(model_folder, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    broken = Path(shutil.copytree(model_folder, tmp_path / "broken"))
-    weights = load_file(broken / "model.safetensors")
-    weights["embeddings.word_embeddings.weight"][:] = float("nan")
-    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
-    encoder = Encoder(find_model("tuned", str(broken)), EncodeSettings())
-    with pytest.raises(KitError, match="NaN"):
-        encoder.queries(["river"])
-
-
-def result(*values: float) -> dict:
-    """What metrics.json holds when each model has the same value everywhere."""
-    names = ["base", "tuned"][: len(values)]
-    kinds = ("dense", "sparse", "colbert", "hybrid")
-
-    def row(value: float) -> dict:
-        return dict.fromkeys(("nDCG@10", "MRR@10", "recall@10", "recall@100"), value)
-
-    models = {name: {kind: row(v) for kind in kinds} | {"notes": []} for name, v in zip(names, values, strict=True)}
-    metrics = {"models": models, "queries": 3, "passages": 12, "relevant_pairs": 3}
-    return metrics | ({"change": {kind: row(values[-1] - values[0]) for kind in kinds}} if len(values) > 1 else {})
-
-
-def test_the_sentence_says_better_worse_and_unchanged():
-    assert verdict(result(0.5124, 0.634)) == "nDCG@10 of the hybrid score went from 0.512 to 0.634 (+0.122)."
-    assert verdict(result(0.512, 0.5)) == (
-        "The tuned model is WORSE than the base by 0.012: "
-        "nDCG@10 of the hybrid score went from 0.512 to 0.500 (-0.012)."
-    )
-    assert verdict(result(0.5, 0.5001)) == "nDCG@10 of the hybrid score stayed at 0.500."
-    assert verdict(result(0.5)) == "nDCG@10 of the hybrid score of base is 0.500."
-
-
-def test_the_changes_shown_add_up():
-    # 0.4561 to 0.4655 is +0.0094, but a reader who sees 0.456 and 0.466 (rounded) expects +0.010.
-    assert "0.456    0.466   +0.010" in render_table(result(0.4561, 0.4656))
-
-
-# ---- the command ---------------------------------------------------------------------------------------------------
-
-
-def test_the_command_writes_a_table_a_sentence_and_metrics(model_folder, tmp_path, capsys):
-    queries = [json.dumps({"_id": i, "text": t}) for i, t in QUERIES.items()] + ['{"_id": "q4", "text": "x"}']
-    eval_data = write_beir(tmp_path / "eval [ä]", queries=queries)
-    output = tmp_path / "out 'put'"
-    models = ["--models", f"base={model_folder}", f"tuned={model_folder}"]
-    places = ["--eval_data", str(eval_data), "--output_dir", str(output)]
-    code = main(["evaluate", *models, *places, "--device", "cpu", "--batch_size", "4", "--passage_max_len", "512"])
-    captured = capsys.readouterr()
-    assert code == 0, captured.err
-
-    metrics = json.loads((output / "metrics.json").read_text(encoding="utf-8"))
-    assert not list(output.glob("*.tmp"))
-    assert (metrics["queries"], metrics["queries_left_out"], metrics["passages"]) == (3, 1, 12)
-    assert metrics["relevant_pairs"] == 3 and metrics["eval_data"] == str(eval_data)
-    assert metrics["settings"]["precision"] == "fp32" and metrics["settings"]["device"] == "cpu"
-    assert metrics["settings"]["hybrid_weights"] == {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
-    assert list(metrics["models"]) == ["base", "tuned"]
-    base = metrics["models"]["base"]
-    assert base["path"] == str(model_folder) and base["seconds"] >= 0
-    for score in ("dense", "sparse", "colbert", "hybrid"):
-        assert set(base[score]) == {"nDCG@10", "MRR@10", "recall@10", "recall@100"}
-        assert metrics["change"][score] == dict.fromkeys(base[score], 0.0)
-    assert base["dense"]["recall@100"] == 1.0  # all twelve passages are ranked
-    # The model has 66 - 2 positions, which the user hears of.
-    assert base["notes"] == ["base has positions for 64 tokens: query_max_len 512 was cut to 64.",
-                             "base has positions for 64 tokens: passage_max_len 512 was cut to 64."]  # fmt: skip
-
-    lines = captured.out.rstrip("\n").split("\n")
-    assert lines[0] == "3 queries, 12 passages, 3 relevant pairs"
-    assert max(map(len, lines[:20])) <= 100
-    assert lines[-1].startswith("nDCG@10 of the hybrid score stayed at")
-    assert "no relevant passage: 1." in captured.err and "base: encoding passages 1 to 12" in captured.err
-
-
-@pytest.mark.parametrize("missing", ["colbert_linear.pt", "sparse_linear.pt"])
-def test_with_a_head_missing_only_dense_is_scored_and_that_is_said(model_folder, tmp_path, capsys, missing):
-    headless = Path(shutil.copytree(model_folder, tmp_path / "headless"))
-    (headless / missing).unlink()
-    models = ["--models", f"base={model_folder}", f"tuned={headless}"]
-    places = ["--eval_data", str(write_beir(tmp_path / "eval")), "--output_dir", str(tmp_path / "out")]
-    assert main(["evaluate", *models, *places, "--device", "cpu"]) == 0
-    captured = capsys.readouterr()
-    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
-    tuned = metrics["models"]["tuned"]
-    for score in ("sparse", "colbert", "hybrid"):
-        assert tuned[score]["scores"] is None and missing in tuned[score]["reason"]
-    assert tuned["dense"] == metrics["models"]["base"]["dense"] and list(metrics["change"]) == ["dense"]
-    sentence = "tuned is scored by dense vectors only"
-    assert sentence in captured.out and sentence in captured.err
-    assert "of the dense score" in captured.out.splitlines()[-1]
-    row = next(line for line in captured.out.splitlines() if line.startswith("hybrid"))
-    assert row.split()[-2:] == ["-", "-"]
-
-
-def test_errors_end_the_command_with_a_sentence_and_write_nothing(tmp_path, capsys):
-    places = ["--eval_data", str(tmp_path / "none"), "--output_dir", str(tmp_path / "out")]
-    assert main(["evaluate", "--models", "base=x", *places]) == 1
-    captured = capsys.readouterr()
-    assert "does not exist" in captured.err and captured.out == ""
-    assert not (tmp_path / "out").exists()
-
-
-def test_stdout_holds_the_table_alone_and_of_equal_passages_the_last_id_ranks_first(model_folder, tmp_path):
-    passages = [json.dumps({"_id": key, "text": "river stone"}) for key in ("b", "c", "a")]
-    queries = ['{"_id": "q", "text": "river"}']
-    eval_data = write_beir(tmp_path / "eval", passages, queries, ["query-id\tcorpus-id\tscore", "q\tb\t1"])
-    command = [sys.executable, "-m", "m3kit", "evaluate", "--models", f"base={model_folder}", "--device", "cpu"]
-    # One text a batch: equal texts get equal vectors to the last bit.
-    command += ["--batch_size", "1", "--eval_data", str(eval_data), "--output_dir", str(tmp_path / "out")]
-    # A new process, as libraries tie their logs to the stdout that they find when they are imported.
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 queries, 3 passages, 1 relevant pairs\n")
-    base = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["models"]["base"]
-    assert [base[score]["MRR@10"] for score in ("dense", "sparse", "colbert", "hybrid")] == [0.5] * 4
-    assert done.stdout.endswith("nDCG@10 of the hybrid score of base is 0.631.\n")

@@ -20,8 +20,8 @@ EVAL = EXAMPLE_DATA / "eval"
 
 def checked(path, kind):
     problems = []
-    found, rows = read_rows(path, problems)
-    assert (found, problems) == (kind, [])
+    found, rows, unused = read_rows(path, problems)
+    assert (found, unused, problems) == (kind, [], [])
     return rows
 
 

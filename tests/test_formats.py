@@ -17,7 +17,7 @@ def read(tmp_path, content: bytes):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
     problems = []
-    kind, rows = read_rows(path, problems)
+    kind, rows, _ = read_rows(path, problems)
     return kind, rows, problems
 
 
@@ -116,7 +116,7 @@ def test_texts_are_kept_to_the_letter(tmp_path_factory, query, positive):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     path.write_bytes(line_of(query=query, positive=positive))
     problems = []
-    _, rows = read_rows(path, problems)
+    _, rows, _ = read_rows(path, problems)
     assert (rows, problems) == ([RetrievalRow(1, query, [positive], [])], [])
 
 
@@ -125,6 +125,6 @@ def test_any_bytes_give_rows_or_named_problems(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
     path.write_bytes(content)
     problems = []
-    _, rows = read_rows(path, problems)
+    _, rows, _ = read_rows(path, problems)
     lines = sum(bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
     assert len(rows) + len(problems) == lines

@@ -135,10 +135,13 @@ def test_a_folder_with_files_of_others_is_not_replaced(tmp_path):
 
 
 def test_what_is_not_read_is_said(tmp_path, capsys):
-    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
+    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", [*PAIRS[1:], {**PAIRS[0], "source": "wiki", "id": 1}])
     rows.with_name("more.csv").write_text("query,positive\n")
     prepare([rows.parent], tmp_path / "prepared", Settings())
-    assert "not read" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "not read: " in said
+    assert "more.csv" in said
+    assert "columns not used: id, source" in said
 
 
 def test_the_data_room_imports_no_torch():

@@ -64,10 +64,6 @@ COLUMNS = {
     "sts": ("sentence1", "sentence2", "score"),
     "labelled": ("text", "label"),
 }
-EXPECTED = (
-    'write {"query", "positive", "negative"}, {"sentence1", "sentence2", "score"}, {"text", "label"} '
-    'or FlagEmbedding\'s {"query", "pos", "neg"}'
-)
 NATIVE_EXTRA = {
     "prompt": str,
     "type": str,
@@ -76,6 +72,14 @@ NATIVE_EXTRA = {
     "pos_scores": list,
     "neg_scores": list,
 }
+OPTIONAL = {
+    "native": ("neg", *NATIVE_EXTRA),
+    "retrieval": ("negative",),
+}
+EXPECTED = (
+    'write {"query", "positive", "negative"}, {"sentence1", "sentence2", "score"}, {"text", "label"} '
+    'or FlagEmbedding\'s {"query", "pos", "neg"}'
+)
 
 
 class BadRow(Exception):
@@ -94,26 +98,30 @@ def recognise(columns: set[str]) -> str | None:
     return None
 
 
-def read_rows(path: Path, problems: list[Problem]) -> tuple[str | None, list[Row]]:
+def read_rows(path: Path, problems: list[Problem]) -> tuple[str | None, list[Row], list[str]]:
     """Read one JSONL file.
 
-    Returns the format's name (None where no line could be read) and its rows in file order. What is wrong is added
-    to ``problems`` with its line. All rows of a file must have the format of the first.
+    Returns the format's name (None where no line could be read), its rows in file order, and the columns that it has
+    beside those of the format. What is wrong is added to ``problems`` with its line. All rows of a file must have the
+    format of the first.
     """
     rows: list[Row] = []
     found: str | None = None
+    columns: set[str] = set()
     for line, record in _records(path, problems):
         try:
             name = recognise(set(record))
             if name is None:
                 raise BadRow(f"the columns {sorted(record)} are no known format", EXPECTED)
             found = found or name
+            columns.update(record)
             if name != found:
                 raise BadRow(f"this row is {name}, the rows before it are {found}", "put each format in its own file")
             rows.append(_PARSERS[name](line, record))
         except BadRow as bad:
             problems.append(Problem(path, line, bad.what, bad.fix))
-    return found, rows
+    unused = columns.difference(COLUMNS[found], OPTIONAL.get(found, ())) if found else ()
+    return found, rows, sorted(unused)
 
 
 def _records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:

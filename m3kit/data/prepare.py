@@ -113,7 +113,7 @@ def _jsonl_files(folder: Path) -> list[Path]:
 def _convert_file(source: Path, settings: Settings, problems: list[Problem]) -> tuple[dict[str, Any], Converted | None]:
     """One file's manifest entry and converted rows; what is wrong goes to ``problems``."""
     before = len(problems)
-    kind, rows = read_rows(source, problems)
+    kind, rows, unused = read_rows(source, problems)
     if not rows:
         if len(problems) == before:
             problems.append(Problem(source, 1, "the file holds no row", "fill it or leave it out"))
@@ -134,6 +134,7 @@ def _convert_file(source: Path, settings: Settings, problems: list[Problem]) -> 
         "input": str(source),
         "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
         "task": task,
+        "columns_not_used": unused,
         "folder": folder,
         "rows_read": result.read,
         "rows_used": result.used,
@@ -207,4 +208,6 @@ def _tell(entry: dict[str, Any]) -> None:
         parts.append(f"{entry['negatives_added']} negatives drawn from the set")
     for reason, count in entry["negatives_removed"].items():
         parts.append(f"{count} negatives left out ({reason})")
+    if entry["columns_not_used"]:
+        parts.append(f"columns not used: {', '.join(entry['columns_not_used'])}")
     print(f"{entry['input']}: {entry['task']}; {', '.join(parts)}", file=sys.stderr)
