@@ -1,0 +1,82 @@
+# The image in which the training scripts run; docker-compose.yml builds it as bge-m3-training.
+# It needs no BuildKit, so that an old engine builds it too.
+
+# PyTorch 2.13 from PyPI is made for CUDA 13.0, and DeepSpeed compiles parts of itself with nvcc, which must be of the
+# same version: hence "devel". It needs a driver of the 580 series or newer. For an older driver give both arguments, say
+#   BASE_IMAGE=nvidia/cuda:12.6.3-devel-ubuntu24.04 and, as TORCH_INDEX_URL, PyTorch's package index for CUDA 12.6.
+# Any base of the Debian family with Python 3.10, 3.11 or 3.12 will do.
+ARG BASE_IMAGE=nvidia/cuda:13.0.3-devel-ubuntu24.04
+FROM ${BASE_IMAGE}
+
+# A pipe fails when its first command does.
+SHELL ["/bin/bash", "-o", "pipefail", "-c"]
+
+# g++ and the Python headers are for what DeepSpeed and Triton compile while training. No versions are pinned here:
+# Debian and Ubuntu take old ones away, and the build would fail.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+      ca-certificates g++ python3 python3-dev python3-venv \
+ && rm -rf /var/lib/apt/lists/*
+
+ENV PATH=/opt/venv/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    PIP_DISABLE_PIP_VERSION_CHECK=1
+
+# The large layer: made again only when a requirement changes, not when the code does.
+# Another index has another CUDA, whose parts constraints.txt does not name: those lines must go.
+ARG TORCH_INDEX_URL=
+COPY requirements.txt constraints.txt /tmp/
+RUN python3 -m venv /opt/venv \
+ && if [ -n "$TORCH_INDEX_URL" ]; then \
+      pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' /tmp/requirements.txt)" \
+      && sed -i -E '/^(triton|nvidia-|cuda-)/d' /tmp/constraints.txt \
+      && export PIP_EXTRA_INDEX_URL="$TORCH_INDEX_URL"; \
+    fi \
+ && pip install --no-cache-dir -r /tmp/requirements.txt -c /tmp/constraints.txt \
+ && rm /tmp/requirements.txt /tmp/constraints.txt
+
+# Compose starts the container with the caller's uid, which this system does not know: it has no name and no home.
+# The caches lie in a folder that is mounted; XDG_CACHE_HOME is where PyTorch keeps what DeepSpeed compiles, by versions.
+ENV HOME=/home/trainer \
+    USER=trainer \
+    XDG_CACHE_HOME=/workspace/cache \
+    HF_HOME=/workspace/cache/huggingface \
+    TRITON_CACHE_DIR=/workspace/cache/triton \
+    TORCHINDUCTOR_CACHE_DIR=/workspace/cache/torchinductor
+
+WORKDIR /workspace
+COPY . .
+# The code is root's and everyone may read it, whatever the builder's umask was. The mounted folders are open to any uid,
+# for who runs the image without mounting anything.
+RUN chmod -R u=rwX,go=rX . \
+ && chmod a+x ./*.sh \
+ && mkdir -m 1777 data custom_data outputs cache "$HOME" \
+ && echo "PS1='bge-m3:\w\$ '" >"$HOME/.bashrc"
+
+# An image that cannot work must not be built; one whose Python lacks a pinned package would make an environment of its
+# own at every start. Caches written here would be root's, so they go elsewhere.
+RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check \
+ && for script in ./*.sh scripts/*.sh; do bash -n "$script" || exit 1; done \
+ && pip check \
+ && python -m m3kit --help \
+ && python -c 'import sys, FlagEmbedding, deepspeed, torch, transformers, m3kit; \
+print("Python", sys.version.split()[0], "torch", torch.__version__, "CUDA", torch.version.cuda, \
+      "transformers", transformers.__version__, "deepspeed", deepspeed.__version__)' \
+ && ./run_flagembedding_training_single_gpu.sh --smoke --dry-run | grep '^export PATH=/opt/venv/bin:' \
+ && rm -rf /tmp/check
+
+# Numbers, for no base has the same names: Ubuntu's first user is already 1000.
+USER 1000:1000
+# Some bases have an entrypoint that prints a banner in front of every command's output.
+ENTRYPOINT []
+CMD ["bash"]
+# torchrun and the scripts save and end on it. A first process that reaps and passes signals on comes from compose (init).
+STOPSIGNAL SIGTERM
+
+# Last, for it changes with every file: what the wrapper compares to see whether the image is older than the kit.
+ARG KIT_STAMP=
+LABEL org.opencontainers.image.title="bge-m3-training" \
+      org.opencontainers.image.description="Fine-tunes BAAI/bge-m3 with FlagEmbedding" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      m3kit.stamp="$KIT_STAMP"

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# From nothing to a first trained model in Docker: check this machine, build the image, run the smoke test in it.
+#
+# Usage: docker_quick_start.sh [--check]
+#
+#   --check   only look; change and build nothing
+#   --help    this text
+#
+# The smoke test trains a tiny model on the example data, on the CPU where there is no GPU. Run this as often as you like:
+# what is done is not done again. Exit code 0: all is well. Another one: what to do is in the last line.
+
+set -Eeuo pipefail
+# shellcheck source=scripts/lib.sh
+source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/lib.sh"
+# shellcheck source=scripts/docker.sh
+source "$KIT_DIR/scripts/docker.sh"
+
+main() {
+  local only_check=false
+  case ${1:-} in
+    '') ;;
+    --check) only_check=true ;;
+    -h | --help) print_help "$0" && exit ;;
+    *) die "there is no option '$1'; see --help. For training: ./run_docker_training.sh" ;;
+  esac
+  (($# < 2)) || die "one option at most; see --help"
+  [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, which Docker takes for a separator; rename it"
+
+  say '== Checking this machine'
+  look
+  ((stops == 0)) || die "$stops of these must be put right first; what to type stands beside it"
+  if $only_check; then
+    say 'Nothing stands in the way. Next: ./docker_quick_start.sh'
+    exit
+  fi
+
+  cd -- "$KIT_DIR"
+  settle_owner
+  make_folders
+  write_settings
+  say '== Building the image'
+  ensure_image
+  ! $gpu || try_gpu
+  say '== Smoke test'
+  set_run "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke
+  say "$(quote "${run[@]}")"
+  "${run[@]}" || die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
+  tell_next
+}
+
+# usage: look            prints what is there, a line each; sets stops, the number of those that end it
+look() {
+  stops=0
+  if find_docker; then
+    finding ok "Docker $docker_version"
+  else
+    finding stop "$problem"
+  fi
+  if ! have docker; then
+    return
+  elif find_compose; then
+    finding ok "Compose $compose_version (${COMPOSE[*]})"
+  else
+    finding stop "$problem"
+  fi
+  ((stops == 0)) || return 0
+  find_docker_gpu
+  if $gpu; then
+    finding ok "GPU: $gpu_reason, and Docker has the nvidia runtime"
+  else
+    finding note "no GPU for the container ($gpu_reason): the smoke test runs on the CPU; training proper needs a GPU${gpu_cure:+. To use it, $gpu_cure}"
+  fi
+  look_for_space "${docker_info%%$'\n'*}" "$IMAGE_GB" 'the image'
+  look_for_space "$KIT_DIR" "$RUN_GB" 'a training run'
+}
+
+# usage: finding LEVEL WORDS…    ok, note (works, but less or slower) or stop
+finding() {
+  [[ $1 != stop ]] || stops=$((stops + 1))
+  say "$(printf '%5s' "$1")  ${*:2}"
+}
+
+# usage: look_for_space FOLDER GB FOR-WHAT    only a note: how much is used depends on what is there already
+look_for_space() {
+  local free
+  # Docker's folder may be on another machine, or in a virtual one.
+  if [[ -z $1 ]] || ! free=$(free_gb "$1") || [[ -z $free ]]; then
+    finding note "free space for $3 not known; $2 GB are needed"
+  elif ((free < $2)); then
+    finding note "only $free GB free at $1; $3 needs $2 GB unless it is there already. To see what Docker holds: docker system df"
+  else
+    finding ok "$free GB free at $1; $3 needs $2 GB"
+  fi
+}
+
+# A driver too old for the image, or a runtime that is there in name only, shows here and not in the middle of a run.
+try_gpu() {
+  local answer
+  say '== Trying the GPU in the container'
+  set_run "$SERVICE" nvidia-smi -L </dev/null
+  answer=$("${run[@]}" 2>&1 </dev/null) || die "the container cannot use the GPU: ${answer##*$'\n'}
+Where the text has 'cuda>=': the driver is too old for this image. Update it to 580 or newer, or build for an older CUDA:
+see the head of Dockerfile. Otherwise type: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
+  say "$answer"
+}
+
+tell_next() {
+  cat <<EOF
+
+All works. What can be typed now:
+  ./run_docker_training.sh                              a menu
+  ./run_docker_training.sh single                       train BAAI/bge-m3 on the example data, on one GPU
+  ./run_docker_training.sh single --train_data custom_data/YOURS --output_dir outputs/YOURS
+  ${COMPOSE[*]} run --rm bge-m3-training bash          a shell in the container
+EOF
+}
+
+main "$@"

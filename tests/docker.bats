@@ -1,0 +1,317 @@
+#!/usr/bin/env bats
+# What the Docker wrapper and the quick start check, say and run. All with fakes.
+# shellcheck disable=SC2154  # output, stderr and status are set by run
+
+bats_require_minimum_version 1.5.0
+load helpers/docker_fakes.bash
+
+setup() { make_docker_kit; }
+
+BUILD='docker-compose <build> <bge-m3-training>'
+RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
+
+# ---- what must be there -----------------------------------------------------------------------------------------------
+
+@test "help needs no Docker, and is the head of the file" {
+  rm "$BIN"/docker*
+  for script in "$WRAPPER" "$QUICK"; do
+    run --separate-stderr "$script" --help
+    ((status == 0))
+    [[ $output == *"Usage: ${script##*/}"* && $output != *'set -E'* ]]
+    while IFS= read -r line; do
+      [[ $line == '#!'* || $output == *"${line#'# '}"* || $line == '#' ]]
+    done < <(while IFS= read -r line && [[ $line == '#'* ]]; do printf '%s\n' "$line"; done <"$script")
+  done
+}
+
+@test "each thing that is missing ends it with its cure, and nothing is changed" {
+  mv "$BIN/docker" "$BIN/none"
+  run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'Docker is not installed' 'apt install docker.io'
+  mv "$BIN/none" "$BIN/docker"
+
+  FAKE_DAEMON=down run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'daemon does not answer' 'sudo systemctl start docker'
+
+  FAKE_DAEMON=denied run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  # shellcheck disable=SC2016  # as it is printed
+  expect_said "may not use Docker's socket" 'sudo usermod -aG docker "$USER"'
+
+  FAKE_DAEMON=odd run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'Docker does not work: the engine is on fire' 'docker version'
+
+  FAKE_COMPOSE='' run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'Docker Compose is not installed' 'apt install docker-compose-plugin'
+
+  FAKE_COMPOSE=1.25.0 run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'docker-compose 1.25.0 is too old' '1.28'
+
+  expect_log
+  [[ ! -e $KIT/.env && ! -e $KIT/outputs ]]
+}
+
+@test "the plugin is preferred where both are there" {
+  FAKE_PLUGIN=2.40.3 run --separate-stderr "$WRAPPER" smoke
+  ((status == 0))
+  expect_said 'Compose 2.40.3'
+  expect_log 'docker compose <build> <bge-m3-training>' \
+    'docker compose <run> <--rm> <-T> <bge-m3-training> <./run_flagembedding_training_single_gpu.sh> <--smoke>'
+}
+
+@test "what is not there is said, with what is" {
+  run --separate-stderr "$WRAPPER" dance
+  ((status == 1))
+  expect_said "there is no 'dance'" 'single, multi, smoke, shell, tensorboard'
+  run --separate-stderr "$QUICK" --dance
+  ((status == 1))
+  expect_said "there is no option '--dance'"
+  run --separate-stderr "$WRAPPER" tensorboard --port 1
+  ((status == 1))
+  expect_said 'tensorboard takes no arguments'
+  expect_log
+}
+
+# ---- what is run ------------------------------------------------------------------------------------------------------
+
+@test "single, multi and smoke run the same scripts in the container, with the arguments as they are" {
+  gpus 2
+  run --separate-stderr "$WRAPPER" single --train_data 'custom_data/a b' --run_name "d'été [1] \$HOME"
+  ((status == 0))
+  [[ $output == 'out of the container' ]]
+  expect_log "$BUILD" \
+    "$RUN <./run_flagembedding_training_single_gpu.sh> <--train_data> <custom_data/a b> <--run_name> <d'été [1] \$HOME>"
+  : >"$LOG"
+  run --separate-stderr "$WRAPPER" multi --dry-run
+  ((status == 0))
+  expect_log "$RUN <./run_flagembedding_training.sh> <--dry-run>"
+  : >"$LOG"
+  run --separate-stderr "$WRAPPER" smoke --max_steps 2
+  ((status == 0))
+  expect_log "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke> <--max_steps> <2>"
+}
+
+@test "shell is a shell, or the command that is given; tensorboard has its port" {
+  run --separate-stderr "$WRAPPER" shell
+  ((status == 0))
+  run --separate-stderr "$WRAPPER" shell ls -la 'a b'
+  ((status == 0))
+  run --separate-stderr "$WRAPPER" tensorboard
+  ((status == 0))
+  expect_said 'http://localhost:6006'
+  expect_log "$BUILD" "$RUN <bash>" "$RUN <ls> <-la> <a b>" 'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
+}
+
+@test "the exit code is that of the command in the container" {
+  FAKE_STATUS=37 run --separate-stderr "$WRAPPER" smoke
+  ((status == 37))
+}
+
+@test "a terminal is asked for only where there is one" {
+  script=$(PATH=/usr/bin:/bin type -P script) || skip 'no script(1) here to make a terminal'
+  printf '#!/usr/bin/env bash\nexec %q shell\n' "$WRAPPER" >"$BIN/call"
+  chmod +x "$BIN/call"
+  SHELL=/bin/sh "$script" -qec "$BIN/call" /dev/null </dev/null >/dev/null
+  expect_log "$BUILD" 'docker-compose <run> <--rm> <bge-m3-training> <bash>'
+}
+
+@test "the mounted folders are there before the container is" {
+  fake docker-compose "[[ \$1 != run ]] || ls -d '${KIT//\'/\'\\\'\'}'/{data,custom_data,outputs,cache} >>\"\$LOG\"
+[[ \$1 != version ]] || echo 1.29.2"
+  run --separate-stderr "$WRAPPER" smoke
+  ((status == 0))
+  expect_log "$KIT"/{cache,custom_data,data,outputs}
+}
+
+# ---- no GPU -----------------------------------------------------------------------------------------------------------
+
+@test "training without a GPU stops before anything is built, with two ways to go on" {
+  for what in single multi; do
+    run --separate-stderr "$WRAPPER" "$what" --learning_rate 1e-6
+    ((status == 1))
+    expect_said 'nvidia-smi is not installed' './run_docker_training.sh smoke' "ALLOW_CPU=true ./run_docker_training.sh $what"
+  done
+  expect_log
+  [[ ! -e $KIT/.env ]]
+}
+
+@test "what trains nothing, or is to train on the CPU, does not stop" {
+  ALLOW_CPU=true run --separate-stderr "$WRAPPER" single
+  ((status == 0))
+  for argument in --help --dry-run --smoke --allow_cpu; do
+    run --separate-stderr "$WRAPPER" multi "$argument"
+    ((status == 0))
+  done
+  echo 'ALLOW_CPU=yes' >>"$KIT/.env"
+  run --separate-stderr "$WRAPPER" single
+  ((status == 0))
+  ALLOW_CPU=false run --separate-stderr "$WRAPPER" single
+  ((status == 1))
+}
+
+@test "a GPU that Docker cannot hand on is no GPU, and the cure is named" {
+  gpus 1
+  unset FAKE_NVIDIA
+  run --separate-stderr "$WRAPPER" single
+  ((status == 1))
+  expect_said 'Docker has no nvidia runtime' 'nvidia-ctk runtime configure'
+  run --separate-stderr "$WRAPPER" smoke
+  ((status == 0))
+  [[ $(<"$KIT/.env") != *gpu* ]]
+}
+
+# ---- paths that the container does not have ----------------------------------------------------------------------------
+
+@test "paths of this machine are refused before they are not found, or their results lost" {
+  TRAIN_DATA=custom_data/a:/home/me/b run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'TRAIN_DATA is /home/me/b' 'custom_data/b'
+  OUTPUT_DIR=/mnt/x run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  for arguments in '--output_dir here' '--output_dir=/tmp/here' '--output-dir ../here'; do
+    # shellcheck disable=SC2086  # two words
+    run --separate-stderr "$WRAPPER" smoke $arguments
+    ((status == 1))
+    expect_said 'would be lost with the container' 'outputs/here'
+  done
+  expect_log
+  for good in outputs/x ./custom_data/x /workspace/outputs/x; do
+    OUTPUT_DIR=$good TRAIN_DATA=/workspace/data/x run --separate-stderr "$WRAPPER" smoke --output_dir "$good"
+    ((status == 0))
+  done
+}
+
+# ---- the menu ---------------------------------------------------------------------------------------------------------
+
+@test "Enter takes what fits the machine, and the menu marks it" {
+  run --separate-stderr "$WRAPPER" <<<''
+  ((status == 0))
+  [[ $stderr =~ 'smoke '[^$'\n']*'<- Enter (no GPU' ]]
+  gpus 1
+  run --separate-stderr "$WRAPPER" <<<''
+  [[ $stderr =~ 'single '[^$'\n']*'<- Enter (one GPU)' ]]
+  gpus 3
+  run --separate-stderr "$WRAPPER" <<<''
+  [[ $stderr =~ 'multi '[^$'\n']*'<- Enter (3 GPUs)' ]]
+  expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>" \
+    "$RUN <./run_flagembedding_training_single_gpu.sh>" "$RUN <./run_flagembedding_training.sh>"
+}
+
+@test "a number or a name chooses; nonsense is asked again" {
+  run --separate-stderr "$WRAPPER" <<<$'7\n[1]\nnonsense\n 4 '
+  ((status == 0))
+  expect_said "There is no '7'" "There is no 'nonsense'"
+  run --separate-stderr "$WRAPPER" <<<'tensorboard'
+  expect_log "$BUILD" "$RUN <bash>" 'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
+}
+
+@test "quit and the end of the input end it politely, without a change" {
+  for input in 6 q quit; do
+    run --separate-stderr "$WRAPPER" <<<"$input"
+    ((status == 0))
+  done
+  run --separate-stderr "$WRAPPER" </dev/null
+  ((status == 0))
+  expect_said 'Nothing chosen, nothing done'
+  expect_log
+  [[ ! -e $KIT/.env ]]
+}
+
+# ---- the image --------------------------------------------------------------------------------------------------------
+
+@test "the image is built when it is missing, and again when the kit has changed, not otherwise" {
+  run --separate-stderr "$WRAPPER" shell
+  expect_said 'building it'
+  [[ $output != *'talk of the build'* ]]
+  mkdir "$KIT/m3kit/__pycache__" && echo x >"$KIT/m3kit/__pycache__/module.pyc"
+  echo x >"$KIT/data/mine.jsonl"
+  run --separate-stderr "$WRAPPER" shell
+  expect_said 'is up to date'
+  echo 'more' >>"$KIT/m3kit/module.py"
+  run --separate-stderr "$WRAPPER" shell
+  expect_said "older than the kit's files"
+  echo 'learning_rate=1' >>"$KIT/run_flagembedding_training.sh"
+  run --separate-stderr "$WRAPPER" shell
+  expect_log "$BUILD" "$RUN <bash>" "$RUN <bash>" "$BUILD" "$RUN <bash>" "$BUILD" "$RUN <bash>"
+}
+
+@test "a failed build ends it, with what to look at" {
+  FAKE_BUILD_FAILS=1 run --separate-stderr "$WRAPPER" smoke
+  ((status == 1))
+  expect_said 'could not be built' 'docker system df'
+  expect_log "$BUILD"
+}
+
+@test "the proxies of the environment reach the build" {
+  https_proxy=http://proxy:3128 run --separate-stderr "$WRAPPER" shell
+  expect_log 'docker-compose <build> <--build-arg> <https_proxy=http://proxy:3128> <bge-m3-training>' "$RUN <bash>"
+}
+
+# ---- the quick start --------------------------------------------------------------------------------------------------
+
+@test "the quick start checks, builds, tries, and says what to type next" {
+  run --separate-stderr "$QUICK"
+  ((status == 0))
+  expect_said 'ok  Docker 27.1.0' 'ok  Compose 1.29.2' 'note  no GPU for the container' 'the image needs 30 GB'
+  [[ $output == *'./run_docker_training.sh single'* && $output == *'docker-compose run --rm bge-m3-training bash'* ]]
+  expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>"
+  expect_env '# Read by docker-compose. The kit keeps these lines up to date; add your own below.' \
+    COMPOSE_FILE=docker-compose.yml HOST_UID=1234 HOST_GID=1235
+}
+
+@test "the quick start tries the GPU in the container first" {
+  gpus 1
+  run --separate-stderr "$QUICK"
+  ((status == 0))
+  expect_said 'GPU 0: seen from inside'
+  expect_log "$BUILD" "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>"
+  FAKE_GPU_FAILS=1 run --separate-stderr "$QUICK"
+  ((status == 1))
+  expect_said 'could not select device driver' 'too old for this image' 'nvidia-ctk runtime configure'
+}
+
+@test "with --check it only looks" {
+  FAKE_FREE_GB=7 run --separate-stderr "$QUICK" --check
+  ((status == 0))
+  expect_said "only 7 GB free at $DOCKER_ROOT; the image needs 30 GB" "only 7 GB free at $KIT; a training run needs 25 GB" \
+    'Next: ./docker_quick_start.sh'
+  FAKE_COMPOSE='' FAKE_DAEMON=down run --separate-stderr "$QUICK" --check
+  ((status == 1))
+  expect_said 'stop  Docker is installed' 'stop  Docker Compose is not installed' '2 of these'
+  expect_log
+  [[ ! -e $KIT/.env && ! -e $KIT/outputs ]]
+}
+
+@test "a smoke test that fails is no success" {
+  FAKE_STATUS=3 run --separate-stderr "$QUICK"
+  ((status == 1))
+  expect_said 'the smoke test failed'
+  [[ $output != *'All works'* ]]
+}
+
+# ---- the files of Docker ----------------------------------------------------------------------------------------------
+
+@test "the container is handed every variable that the training scripts read" {
+  for name in $(script_variables); do
+    grep -qx "      - $name" "$SOURCE/docker-compose.yml" || { echo "missing: $name" && return 1; }
+  done
+}
+
+@test "Dockerfile and Compose agree on the base image, and no builder of Docker is asked for more than it can" {
+  base=$(sed -n 's/^ARG BASE_IMAGE=//p' "$SOURCE/Dockerfile")
+  [[ -n $base ]]
+  grep -qF "BASE_IMAGE=\${BASE_IMAGE:-$base}" "$SOURCE/docker-compose.yml"
+  run ! grep -nE '^# *syntax=|--mount=|--link|--chmod|<<' "$SOURCE/Dockerfile"
+}
+
+@test "everything that a training script sources or runs goes into the image" {
+  for name in scripts m3kit example_data requirements.txt constraints.txt ds_stage0.json run_flagembedding_training.sh \
+    run_flagembedding_training_single_gpu.sh; do
+    grep -qx "!$name" "$SOURCE/.dockerignore"
+  done
+}

@@ -1,0 +1,92 @@
+# A throw-away copy of the kit with its Docker files, and a machine of fakes. Loaded by docker.bats and docker_env.bats.
+# shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used there; output, stderr and status are set by run
+
+SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
+
+# usage: make_docker_kit    sets KIT, WRAPPER, QUICK, LOG; PATH has the fakes and a few real tools, and nothing else
+make_docker_kit() {
+  local tool name
+  # Every test runs in a folder whose name needs quoting.
+  KIT="$BATS_TEST_TMPDIR/my kit [1] d'été"
+  LOG=$BATS_TEST_TMPDIR/log
+  STAMP=$BATS_TEST_TMPDIR/image
+  BIN=$BATS_TEST_TMPDIR/bin
+  DOCKER_ROOT=$BATS_TEST_TMPDIR
+  mkdir -p "$KIT/m3kit" "$BIN" "$BATS_TEST_TMPDIR/tools"
+  : >"$LOG"
+  cp -r "$SOURCE"/{Dockerfile,.dockerignore,docker-compose.yml,docker-compose.gpu.yml,requirements.txt,constraints.txt} \
+    "$SOURCE"/*.sh "$SOURCE/scripts" "$KIT"
+  echo 'code' >"$KIT/m3kit/module.py"
+  for tool in bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed; do
+    ln -sf "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
+  done
+  for name in docker docker-compose; do
+    cp "$SOURCE/tests/helpers/fake_docker.bash" "$BIN/$name"
+    chmod +x "$BIN/$name"
+  done
+  # The caller is uid 1234, whoever runs the tests; what would need real rights is only noted.
+  # shellcheck disable=SC2016  # for the fakes to expand
+  fake id 'case $1 in -u) echo "${FAKE_UID:-1234}" ;; -g) echo "${FAKE_GID:-1235}" ;; esac'
+  # shellcheck disable=SC2016
+  fake chown 'printf "chown <%s>\n" "$2" >>"$LOG"; printf "chown of %s\n" "${@: -1}" >>"$LOG"'
+  # shellcheck disable=SC2016
+  fake df 'printf "Filesystem 1024-blocks Used Available Capacity Mounted on\nx 9 9 %s000000 9%% /\n" "${FAKE_FREE_GB:-500}"'
+  PATH=$BIN:$BATS_TEST_TMPDIR/tools
+  export LOG STAMP DOCKER_ROOT PATH FAKE_COMPOSE=1.29.2
+  # What the machine of the tests has set must not count.
+  for name in ${!FAKE_*}; do [[ $name == FAKE_COMPOSE ]] || unset "$name"; done
+  unset CUDA_VISIBLE_DEVICES COMPOSE_FILE HOST_UID HOST_GID SUDO_UID SUDO_GID BASE_IMAGE TORCH_INDEX_URL DOCKER_HOST M3KIT_DEBUG \
+    TENSORBOARD_PORT http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY
+  for name in $(script_variables); do unset "$name"; done
+  WRAPPER=$KIT/run_docker_training.sh
+  QUICK=$KIT/docker_quick_start.sh
+  cd "$BATS_TEST_TMPDIR" || return
+}
+
+# usage: script_variables    prints the environment variables that the two training scripts read
+script_variables() {
+  local line
+  while IFS= read -r line; do
+    [[ ! $line =~ \$\{([A-Z_]+):- ]] || printf '%s\n' "${BASH_REMATCH[1]}"
+  done < <(cat "$SOURCE"/run_flagembedding_training*.sh)
+  printf '%s\n' TRAIN_DATA
+}
+
+# usage: fake NAME SCRIPT
+fake() {
+  printf '#!/usr/bin/env bash\n%s\n' "$2" >"$BIN/$1"
+  chmod +x "$BIN/$1"
+}
+
+# usage: gpus N          a machine with N GPUs, which Docker can hand on
+gpus() {
+  local number lines=''
+  for ((number = 0; number < $1; number++)); do
+    lines+="echo 'GPU $number: NVIDIA H200 (UUID: GPU-$number)'; "
+  done
+  fake nvidia-smi "$lines"
+  export FAKE_NVIDIA=1
+}
+
+# usage: expect_said WORDS…    each of them is somewhere on stderr
+expect_said() {
+  local words
+  for words; do
+    [[ $stderr == *"$words"* ]] || { printf 'not said: %s\nsaid:\n%s\n' "$words" "$stderr" && return 1; }
+  done
+}
+
+# usage: expect_log LINE…    these commands were run, no others
+expect_log() {
+  local wanted
+  wanted=$(printf '%s\n' "$@")
+  (($#)) || wanted=''
+  [[ $(<"$LOG") == "$wanted" ]] || { printf 'wanted:\n%s\nrun:\n%s\n' "$wanted" "$(<"$LOG")" && return 1; }
+}
+
+# usage: expect_env LINE…    .env has these lines, in this order, and no others
+expect_env() {
+  local wanted
+  wanted=$(printf '%s\n' "$@")
+  [[ $(<"$KIT/.env") == "$wanted" ]] || { printf 'wanted:\n%s\n.env:\n%s\n' "$wanted" "$(<"$KIT/.env")" && return 1; }
+}

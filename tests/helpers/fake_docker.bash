@@ -1,0 +1,47 @@
+#!/usr/bin/env bash
+# Stands in for docker and docker-compose: writes what matters of each call to LOG and answers as they do.
+# FAKE_DAEMON=down, denied or odd; FAKE_NVIDIA=1: the nvidia runtime; FAKE_ROOTLESS=1; FAKE_PLUGIN, FAKE_COMPOSE: versions, if
+# there; FAKE_BUILD_FAILS=1; FAKE_GPU_FAILS=1; FAKE_STATUS: what the command in the container exits with. STAMP: the image.
+me=${0##*/}
+[[ $me == docker-compose ]] || [[ $1 != compose ]] || { me='docker compose' && shift; }
+
+note() { printf '%s%s\n' "$me" "$(printf ' <%s>' "$@")" >>"$LOG"; }
+
+case "$me $1 ${2:-}" in
+  'docker version '*)
+    case ${FAKE_DAEMON:-} in
+      down) echo 'Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?' >&2 && exit 1 ;;
+      denied) echo 'Got permission denied while trying to connect to the Docker daemon socket' >&2 && exit 1 ;;
+      odd) printf 'first\nthe engine is on fire\n' >&2 && exit 1 ;;
+    esac
+    echo 27.1.0
+    ;;
+  'docker info '*)
+    printf '%s\n' "$DOCKER_ROOT"
+    printf '{%s"runc":{"path":"runc"}}\n' "${FAKE_NVIDIA:+\"nvidia\":{\"path\":\"x\"\},}"
+    printf '["name=seccomp"%s]\n' "${FAKE_ROOTLESS:+,\"name=rootless\"}"
+    ;;
+  'docker image inspect') cat "$STAMP" 2>/dev/null ;;
+  'docker compose version --short') [[ -n ${FAKE_PLUGIN:-} ]] && echo "$FAKE_PLUGIN" ;;
+  'docker-compose version --short') [[ -n ${FAKE_COMPOSE:-} ]] && echo "$FAKE_COMPOSE" ;;
+  *' build '*)
+    note "$@"
+    echo 'talk of the build'
+    [[ -z ${FAKE_BUILD_FAILS:-} ]] || exit 1
+    printf '%s\n' "$KIT_STAMP" >"$STAMP"
+    ;;
+  *' run '*)
+    note "$@"
+    if [[ " $* " == *' nvidia-smi '* ]]; then
+      [[ -z ${FAKE_GPU_FAILS:-} ]] || { echo 'could not select device driver "nvidia"' >&2 && exit 125; }
+      echo 'GPU 0: seen from inside'
+      exit
+    fi
+    echo 'out of the container'
+    exit "${FAKE_STATUS:-0}"
+    ;;
+  *)
+    note "$@"
+    exit 99
+    ;;
+esac
