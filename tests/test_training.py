@@ -276,6 +276,7 @@ def test_a_run_leaves_a_model_that_loads_everywhere_alike(starter, tmp_path):
     flag = BGEM3FlagModel(str(output), use_fp16=False, devices=["cpu"]).encode(texts)["dense_vecs"]
     sentence = SentenceTransformer(str(output), device="cpu").encode(texts)
     assert abs(flag - sentence).max() < 1e-4
+    assert (output / "model.safetensors").stat().st_mode == (output / "config.json").stat().st_mode
     record = json.loads((output / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["steps"] == 2
