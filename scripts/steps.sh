@@ -101,10 +101,12 @@ train() {
     step 'Making the starter model' "${starter[@]}" >&2
   fi
   step 'Checking this machine' "${doctor[@]}" >&2
-  list=$(mktemp)
-  trap 'rm -f -- "$list"' EXIT
-  step 'Preparing the data' "${prepare[@]}" >"$list"
-  mapfile -t prepared <"$list"
+  scratch=$(mktemp -d)
+  trap 'rm -rf -- "$scratch"' EXIT
+  # The trainer's own sentence about what is wrong, which torchrun buries under a page of its own.
+  export M3KIT_ERROR_FILE=$scratch/error
+  step 'Preparing the data' "${prepare[@]}" >"$scratch/prepared"
+  mapfile -t prepared <"$scratch/prepared"
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"
   step 'Training' "${torchrun[@]}" >&2
@@ -123,6 +125,8 @@ step() {
   ((status == 0)) && return
   if [[ -n $caught ]]; then
     say "$PROGRAM: stopped by a signal while: ${title,}."
+  elif [[ -s ${M3KIT_ERROR_FILE:-} ]]; then
+    say "$PROGRAM: this step failed: $title. $(<"$M3KIT_ERROR_FILE")"
   else
     say "$PROGRAM: this step failed (exit code $status): $title. What is wrong stands in the lines above; put it right and run the same command again."
   fi
@@ -161,7 +165,10 @@ forward() {
 
 tell_end() {
   local try='import sys; from FlagEmbedding import BGEM3FlagModel; print(BGEM3FlagModel(sys.argv[1]).encode(["a text"])["dense_vecs"])'
-  printf '\nThe model is in %s\n' "$output_dir"
+  local shown=$output_dir
+  # In a container the kit's folder has another name than outside, and outputs/ is the same on both sides.
+  [[ $PWD != "$KIT_DIR" ]] || shown=${shown#"$KIT_DIR/"}
+  printf '\nThe model is in %s\n' "$shown"
   if $smoke; then
     printf 'Next, with data of yours: %s\n' "$(quote "$0" --train_data YOUR_FOLDER)"
   elif ((${#evaluate[@]})); then

@@ -64,6 +64,13 @@ def test_the_untouched_library_trains_on_the_same_prepared_files(tmp_path):
     assert not (tmp_path / "plain" / "run.json").exists()
 
 
+def test_what_the_trainer_refuses_is_the_last_line(tmp_path):
+    done = run(SINGLE, "--smoke", "--model_name_or_path", "./nope", OUTPUT_DIR=str(tmp_path / "out"))
+    assert done.returncode == 1
+    last = done.stderr.strip().split("\n")[-1]
+    assert "this step failed: Training. there is no model at ./nope; check the path" in last
+
+
 def test_bad_data_stops_before_training_with_file_and_line(tmp_path):
     rows = tmp_path / "retrieval" / "train.jsonl"
     rows.parent.mkdir()

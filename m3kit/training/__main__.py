@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import warnings
+from pathlib import Path
 
 from transformers import HfArgumentParser
 
@@ -24,12 +25,17 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     try:
-        model_args, data_args, training_args = parser.parse_args_into_dataclasses()
+        try:
+            model_args, data_args, training_args = parser.parse_args_into_dataclasses()
+        except ValueError as error:  # an unknown argument, or two that exclude each other
+            raise KitError(str(error)) from error
         Runner(model_args=model_args, data_args=data_args, training_args=training_args).run()
     except (KitError, FileNotFoundError) as error:
         # Every rank meets the same error; one voice is enough.
         if os.environ.get("RANK", "0") == "0":
             print(f"m3kit.training: {error}", file=sys.stderr)
+            if path := os.environ.get("M3KIT_ERROR_FILE"):
+                Path(path).write_text(f"{error}\n", encoding="utf-8")
         return 1
     return 0
 
