@@ -80,7 +80,7 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 # ---- what is run ------------------------------------------------------------------------------------------------------
 
 @test "single, multi and smoke run the same scripts in the container, with the arguments as they are" {
-  gpus 2
+  docker_gpus 2
   run --separate-stderr "$WRAPPER" single --train_data 'custom_data/a b' --run_name "d'été [1] \$HOME"
   ((status == 0))
   [[ $output == 'out of the container' ]]
@@ -155,7 +155,7 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 }
 
 @test "a GPU that Docker cannot hand on is no GPU, and the cure is named" {
-  gpus 1
+  docker_gpus 1
   unset FAKE_NVIDIA
   run --separate-stderr "$WRAPPER" single
   ((status == 1))
@@ -192,10 +192,10 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   run --separate-stderr "$WRAPPER" <<<''
   ((status == 0))
   [[ $stderr =~ 'smoke '[^$'\n']*'<- Enter (no GPU' ]]
-  gpus 1
+  docker_gpus 1
   run --separate-stderr "$WRAPPER" <<<''
   [[ $stderr =~ 'single '[^$'\n']*'<- Enter (one GPU)' ]]
-  gpus 3
+  docker_gpus 3
   run --separate-stderr "$WRAPPER" <<<''
   [[ $stderr =~ 'multi '[^$'\n']*'<- Enter (3 GPUs)' ]]
   expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>" \
@@ -265,7 +265,7 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 }
 
 @test "the quick start tries the GPU in the container first" {
-  gpus 1
+  docker_gpus 1
   run --separate-stderr "$QUICK"
   ((status == 0))
   expect_said 'GPU 0: seen from inside'

@@ -61,7 +61,7 @@ HEAD='# Read by docker-compose. The kit keeps these lines up to date; add your o
 # ---- .env -------------------------------------------------------------------------------------------------------------
 
 @test "with a GPU, Compose typed by hand has it too" {
-  gpus 1
+  docker_gpus 1
   run --separate-stderr "$WRAPPER" single
   ((status == 0))
   expect_env "$HEAD" COMPOSE_FILE=docker-compose.yml:docker-compose.gpu.yml HOST_UID=1234 HOST_GID=1235
@@ -79,7 +79,7 @@ HEAD='# Read by docker-compose. The kit keeps these lines up to date; add your o
 }
 
 @test "a file of the user's own in COMPOSE_FILE stays" {
-  gpus 1
+  docker_gpus 1
   echo 'COMPOSE_FILE="docker-compose.yml:my file.yml"' >"$KIT/.env"
   run --separate-stderr "$WRAPPER" shell
   [[ $(<"$KIT/.env") == *'COMPOSE_FILE="docker-compose.yml:docker-compose.gpu.yml:my file.yml"'* ]]

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.problems import Problem
+from m3kit.data.problems import BadRow, Problem
 
 
 @dataclass(frozen=True)
@@ -80,14 +80,6 @@ EXPECTED = (
     'write {"query", "positive", "negative"}, {"sentence1", "sentence2", "score"}, {"text", "label"} '
     'or FlagEmbedding\'s {"query", "pos", "neg"}'
 )
-
-
-class BadRow(Exception):
-    """A row that cannot be used: ``what`` is wrong and the ``fix``."""
-
-    def __init__(self, what: str, fix: str):
-        super().__init__(what)
-        self.what, self.fix = what, fix
 
 
 def recognise(columns: set[str]) -> str | None:

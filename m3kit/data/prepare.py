@@ -69,7 +69,7 @@ def prepare(train_data: list[Path], output_dir: Path, settings: Settings) -> lis
         if result is not None:
             entries.append(entry)
             outputs.append(result)
-    refuse(problems)
+    refuse(problems, "the training data, nothing was prepared")
 
     temporary = output_dir.with_name(f"{output_dir.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What can be wrong with a user's row, and how it is told: file, line, what, fix."""
+"""What can be wrong with a line of a user's file, and how it is told: file, line, what, fix."""
 
 from __future__ import annotations
 
@@ -23,12 +23,20 @@ class Problem:
         return f"{self.path}:{self.line}: {self.what}; {self.fix}"
 
 
-def refuse(problems: list[Problem]) -> None:
-    """Raise ``KitError`` with the first problems and the count of all, if there are any."""
+class BadRow(Exception):
+    """A line that cannot be used: ``what`` is wrong and the ``fix``; the reader adds the file and the line."""
+
+    def __init__(self, what: str, fix: str):
+        super().__init__(what)
+        self.what, self.fix = what, fix
+
+
+def refuse(problems: list[Problem], where: str) -> None:
+    """Raise ``KitError`` with the first problems and the count of all, if there are any; ``where`` they are."""
     if not problems:
         return
     lines = [str(problem) for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"… and {len(problems) - SHOWN} more")
-    rows = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise KitError(f"{rows} in the training data, nothing was prepared:\n  " + "\n  ".join(lines))
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    raise KitError(f"{count} in {where}:\n  " + "\n  ".join(lines))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3kit.data.problems import SHOWN, Problem
+from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.errors import KitError
 
 HEADER = ["query-id", "corpus-id", "score"]
@@ -40,9 +40,9 @@ def read_eval_data(folder: Path) -> EvalData:
     passages = _read_texts(corpus_file, _passage_text, problems)
     queries = _read_texts(queries_file, _query_text, problems)
     # With broken texts nearly every line of the qrels would name something unknown: say what came first.
-    _refuse(problems)
+    refuse(problems, "the test data, nothing was evaluated")
     qrels = _read_qrels(qrels_file, queries, passages, problems)
-    _refuse(problems)
+    refuse(problems, "the test data, nothing was evaluated")
 
     answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
     if not answered:
@@ -89,15 +89,15 @@ def _read_texts(file: Path, text_of: Callable[[dict], str], problems: list[Probl
         try:
             row = json.loads(line)
             if not isinstance(row, dict):
-                raise _Bad("is not a JSON object", 'write {"_id": "…", "text": "…"}')
+                raise BadRow("is not a JSON object", 'write {"_id": "…", "text": "…"}')
             key = _id(row)
             if key in first_line:
-                raise _Bad(f"_id {key!r} was already used on line {first_line[key]}", "give each row its own _id")
+                raise BadRow(f"_id {key!r} was already used on line {first_line[key]}", "give each row its own _id")
             first_line[key] = number
             texts[key] = text_of(row)
         except json.JSONDecodeError as error:
             problems.append(Problem(file, number, f"is broken JSON ({error})", "write one JSON object on a line"))
-        except _Bad as bad:
+        except BadRow as bad:
             problems.append(Problem(file, number, bad.what, bad.fix))
     if not first_line and not problems:
         problems.append(Problem(file, 1, "has no rows", "write one JSON object on a line"))
@@ -110,17 +110,17 @@ def _id(row: dict) -> str:
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)
     if not isinstance(key, str) or not key.strip():
-        raise _Bad("has no _id", "give the row an _id, which the qrels name")
+        raise BadRow("has no _id", "give the row an _id, which the qrels name")
     # The qrels are separated by tabs, one pair a line, so such an id could never be named there.
     if any(character in key for character in "\t\r\n"):
-        raise _Bad(f"_id {key!r} holds a tab or a line end", "use an _id without them")
+        raise BadRow(f"_id {key!r} holds a tab or a line end", "use an _id without them")
     return key.strip()
 
 
 def _query_text(row: dict) -> str:
     text = _string(row, "text")
     if not text:
-        raise _Bad("text is missing or empty", 'write the query under "text", or remove the row')
+        raise BadRow("text is missing or empty", 'write the query under "text", or remove the row')
     return text
 
 
@@ -128,7 +128,7 @@ def _passage_text(row: dict) -> str:
     """Title and text with a space between, as BEIR itself gives them to a model."""
     text = " ".join(part for part in (_string(row, "title"), _string(row, "text")) if part)
     if not text:
-        raise _Bad("title and text are missing or empty", 'write the passage under "text", or remove the row')
+        raise BadRow("title and text are missing or empty", 'write the passage under "text", or remove the row')
     return text
 
 
@@ -137,7 +137,7 @@ def _string(row: dict, field: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise _Bad(f"{field} is {type(value).__name__}, not a string", f'write "{field}" as a string')
+        raise BadRow(f"{field} is {type(value).__name__}, not a string", f'write "{field}" as a string')
     return value.strip()
 
 
@@ -157,12 +157,14 @@ def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Proble
         try:
             query, passage, grade = _pair(line)
             if query not in queries:
-                raise _Bad(f"names query {query!r}, which queries.jsonl lacks", "add the query or remove the line")
+                raise BadRow(f"names query {query!r}, which queries.jsonl lacks", "add the query or remove the line")
             if passage not in passages:
-                raise _Bad(f"names passage {passage!r}, which corpus.jsonl lacks", "add the passage or remove the line")
+                raise BadRow(
+                    f"names passage {passage!r}, which corpus.jsonl lacks", "add the passage or remove the line"
+                )
             if qrels.setdefault(query, {}).setdefault(passage, grade) != grade:
-                raise _Bad("scores a pair that an earlier line scored otherwise", "keep one of the two lines")
-        except _Bad as bad:
+                raise BadRow("scores a pair that an earlier line scored otherwise", "keep one of the two lines")
+        except BadRow as bad:
             problems.append(Problem(file, number, bad.what, bad.fix))
     return qrels
 
@@ -170,26 +172,8 @@ def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Proble
 def _pair(line: str) -> tuple[str, str, int]:
     fields = [field.strip() for field in line.split("\t")]
     if len(fields) != 3:
-        raise _Bad(f"has {len(fields)} fields, not 3", "write query-id<TAB>corpus-id<TAB>score")
+        raise BadRow(f"has {len(fields)} fields, not 3", "write query-id<TAB>corpus-id<TAB>score")
     try:
         return fields[0], fields[1], int(fields[2])
     except ValueError:
-        raise _Bad(f"score {fields[2]!r} is no whole number", "write 1 for relevant and 0 for not relevant") from None
-
-
-class _Bad(Exception):
-    """What is wrong with one line, and the fix; the reader adds the file and the line's number."""
-
-    def __init__(self, what: str, fix: str) -> None:
-        super().__init__(what)
-        self.what, self.fix = what, fix
-
-
-def _refuse(problems: list[Problem]) -> None:
-    if not problems:
-        return
-    lines = [str(problem) for problem in problems[:SHOWN]]
-    if len(problems) > SHOWN:
-        lines.append(f"… and {len(problems) - SHOWN} more")
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    raise KitError(f"{count} in the test data, nothing was evaluated:\n  " + "\n  ".join(lines))
+        raise BadRow(f"score {fields[2]!r} is no whole number", "write 1 for relevant and 0 for not relevant") from None

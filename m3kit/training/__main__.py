@@ -25,10 +25,10 @@ def main() -> int:
     warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     try:
-        try:
-            model_args, data_args, training_args = parser.parse_args_into_dataclasses()
-        except ValueError as error:  # an unknown argument, or two that exclude each other
-            raise KitError(str(error)) from error
+        parsed = parser.parse_args_into_dataclasses(return_remaining_strings=True)
+        model_args, data_args, training_args, unknown = parsed
+        if unknown:
+            raise KitError(f"the trainer has no argument {' '.join(unknown)}; see python -m m3kit.training --help")
         Runner(model_args=model_args, data_args=data_args, training_args=training_args).run()
     except (KitError, FileNotFoundError) as error:
         # Every rank meets the same error; one voice is enough.

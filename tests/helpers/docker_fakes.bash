@@ -3,6 +3,9 @@
 
 SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
+# shellcheck source=tests/helpers/fakes.bash
+source "$SOURCE/tests/helpers/fakes.bash"
+
 # usage: make_docker_kit    sets KIT, WRAPPER, QUICK, LOG; PATH has the fakes and a few real tools, and nothing else
 make_docker_kit() {
   local tool name
@@ -52,19 +55,9 @@ script_variables() {
   printf '%s\n' TRAIN_DATA
 }
 
-# usage: fake NAME SCRIPT
-fake() {
-  printf '#!/usr/bin/env bash\n%s\n' "$2" >"$BIN/$1"
-  chmod +x "$BIN/$1"
-}
-
-# usage: gpus N          a machine with N GPUs, which Docker can hand on
-gpus() {
-  local number lines=''
-  for ((number = 0; number < $1; number++)); do
-    lines+="echo 'GPU $number: NVIDIA H200 (UUID: GPU-$number)'; "
-  done
-  fake nvidia-smi "$lines"
+# usage: docker_gpus N   a machine with N GPUs, which Docker can hand on
+docker_gpus() {
+  gpus "$1"
   export FAKE_NVIDIA=1
 }
 

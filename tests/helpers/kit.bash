@@ -3,6 +3,9 @@
 
 SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
+# shellcheck source=tests/helpers/fakes.bash
+source "$SOURCE/tests/helpers/fakes.bash"
+
 # usage: make_kit        sets KIT, SINGLE, MULTI, LOG; leaves PATH with the fakes and a few real tools, and nothing else
 make_kit() {
   local tool name
@@ -37,21 +40,6 @@ make_kit() {
   cd "$caller" || return
   SINGLE=$KIT/run_flagembedding_training_single_gpu.sh
   MULTI=$KIT/run_flagembedding_training.sh
-}
-
-# usage: fake NAME SCRIPT
-fake() {
-  printf '#!/usr/bin/env bash\n%s\n' "$2" >"$BIN/$1"
-  chmod +x "$BIN/$1"
-}
-
-# usage: gpus N          a machine with N GPUs
-gpus() {
-  local number lines=''
-  for ((number = 0; number < $1; number++)); do
-    lines+="echo 'GPU $number: NVIDIA H200 (UUID: GPU-$number)'; "
-  done
-  fake nvidia-smi "$lines"
 }
 
 make_rows() {
