@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import string
+from collections import defaultdict
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from m3kit.data.convert import (
     Settings,
+    convert,
     convert_classification,
     convert_clustering,
     convert_native,
@@ -18,7 +20,7 @@ from m3kit.data.convert import (
 )
 from m3kit.data.formats import LabelledRow, NativeRow, RetrievalRow, StsRow
 from m3kit.data.negatives import NegativePool, same_text
-from m3kit.errors import KitError
+from m3kit.data.problems import BadRow
 
 SETTINGS = Settings()
 # Few letters, so that queries and passages meet again and again.
@@ -42,6 +44,7 @@ def check_rows(result, group_size=8):
         assert isinstance(row["pos"], list)  # D2
         assert row["pos"]
         assert isinstance(row["neg"], list)
+        assert row["neg"]
         positives = {same_text(text) for text in row["pos"]}
         negatives = [same_text(text) for text in row["neg"]]
         assert not positives & set(negatives)
@@ -60,7 +63,28 @@ def test_rows_of_one_query_are_merged():
     assert row["pos"] == ["a moon", "a moon of Jupiter"]
     assert row["neg"] == ["a star"]  # "a moon" is right for this query
     assert (result.used, result.merged) == (1, 1)
-    assert sum(result.negatives_removed.values()) == 1
+    assert sum(result.texts_removed.values()) == 1
+
+
+def test_repeated_texts_are_left_out_and_counted():
+    rows = [RetrievalRow(1, "q", ["p", "P"], ["n", "m", "n"]), RetrievalRow(2, "r", ["s"], ["t"])]
+    result = convert_retrieval(rows, SETTINGS)
+    assert (result.rows[0]["pos"], result.rows[0]["neg"][:2]) == (["p"], ["n", "m"])
+    assert sum(result.texts_removed.values()) == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "rows"),
+    [
+        ("retrieval", [RetrievalRow(1, "q", ["p"], [])]),
+        ("retrieval", [RetrievalRow(1, "q", ["p"], ["P"]), RetrievalRow(2, "r", ["p"], [])]),
+        ("sts", [StsRow(1, "one", "other", 1.0)]),
+        ("native", [NativeRow(1, "q", ["p"], [], {})]),
+    ],
+)
+def test_d2_a_row_for_which_there_is_no_negative_is_refused(task, rows):
+    with pytest.raises(BadRow, match="no negative here, and no other passage"):
+        convert(task, rows, SETTINGS, {})
 
 
 def test_one_negative_a_row_trains_in_groups_of_two():
@@ -93,24 +117,39 @@ def test_the_instruction_becomes_the_prompt_of_retrieval_rows_only():
 
 
 @given(st.lists(st.builds(RetrievalRow, st.just(1), SHORT, PASSAGES.filter(bool), PASSAGES), min_size=1, max_size=12))
-def test_no_negative_is_a_positive_of_its_query(rows):
-    check_rows(convert_retrieval(rows, SETTINGS))
+def test_every_query_gets_negatives_that_are_not_its_positives_or_is_refused(rows):
+    pool = {same_text(text) for row in rows for text in row.positives + row.negatives}
+    positives, possible = defaultdict(set), defaultdict(set)
+    for row in rows:
+        query = same_text(row.query)
+        positives[query] |= {same_text(text) for text in row.positives}
+        possible[query] |= {same_text(text) for text in row.negatives} | pool - {query}
+    try:
+        check_rows(convert_retrieval(rows, SETTINGS))
+    except BadRow:
+        assert any(possible[query] <= positives[query] for query in positives)
 
 
 @given(st.lists(st.builds(StsRow, st.just(1), SHORT, SHORT, st.sampled_from([0, 0.3, 0.4, 0.6, 0.8, 1])), min_size=1))
 def test_no_sts_negative_was_scored_above_the_threshold(rows):
+    sentences, near, queries = set(), defaultdict(set), set()
+    for row in rows:
+        one, other = same_text(row.sentence1), same_text(row.sentence2)
+        sentences |= {one, other}
+        if row.score > 0.4:
+            near[one].add(other)
+            near[other].add(one)
+        if row.score >= 0.8 and one != other:
+            queries.add(one)
     try:
         result = convert_sts(rows, SETTINGS)
-    except KitError:
-        assert not any(row.score >= 0.8 and same_text(row.sentence1) != same_text(row.sentence2) for row in rows)
+    except BadRow:
+        assert not queries or any(sentences <= near[query] | {query} for query in queries)
         return
     check_rows(result)
-    near = set()
-    for row in rows:
-        if row.score > 0.4:
-            one, other = same_text(row.sentence1), same_text(row.sentence2)
-            near |= {(one, other), (other, one)}
-    assert not any((same_text(row["query"]), same_text(text)) in near for row in result.rows for text in row["neg"])
+    assert {same_text(row["query"]) for row in result.rows} == queries
+    for row in result.rows:
+        assert not near[same_text(row["query"])] & {same_text(text) for text in row["neg"]}
 
 
 def test_sts_pairs_become_positives_and_hard_negatives():
@@ -173,12 +212,15 @@ def test_a_label_with_one_row_is_set_aside_and_still_serves_as_negative():
     ("rows", "what"),
     [
         (labelled({"a": 3}), "only one label"),
-        ([LabelledRow(1, "x", "a"), LabelledRow(2, "X", "b")], "lines 1 and 2 are the same text"),
+        (
+            [LabelledRow(1, "x", "a"), LabelledRow(2, "X", "b")],
+            "the same text as line 1, with label 'b' instead of 'a'",
+        ),
     ],
 )
 @pytest.mark.parametrize("convert", [convert_clustering, lambda rows, s: convert_classification(rows, {}, s)])
 def test_labels_that_cannot_teach_are_refused(convert, rows, what):
-    with pytest.raises(KitError, match=what):
+    with pytest.raises(BadRow, match=what):
         convert(rows, SETTINGS)
 
 
@@ -199,8 +241,9 @@ def test_native_rows_without_negatives_or_prompt_get_them():
 
 
 def test_native_scores_without_a_negative_are_refused():
-    with pytest.raises(KitError, match="line 5 has scores but no negative"):
+    with pytest.raises(BadRow, match="has scores but no negative") as caught:
         convert_native([NativeRow(5, "q", ["p"], [], {"pos_scores": [1.0], "neg_scores": []})], SETTINGS)
+    assert caught.value.line == 5
 
 
 @given(

@@ -29,7 +29,7 @@ def line_of(**record) -> bytes:
     ("record", "kind", "row"),
     [
         ({"query": "q", "positive": "p", "negative": "n"}, "retrieval", RetrievalRow(1, "q", ["p"], ["n"])),
-        ({"query": "q", "positive": ["p", "r", "p"]}, "retrieval", RetrievalRow(1, "q", ["p", "r"], [])),
+        ({"query": "q", "positive": ["p", "r", "p"]}, "retrieval", RetrievalRow(1, "q", ["p", "r", "p"], [])),
         ({"query": "q", "positive": "p", "negative": None}, "retrieval", RetrievalRow(1, "q", ["p"], [])),
         ({"query": "q", "positive": "p", "negative": ["n", "m"]}, "retrieval", RetrievalRow(1, "q", ["p"], ["n", "m"])),
         ({"sentence1": "a", "sentence2": "b", "score": 1}, "sts", StsRow(1, "a", "b", 1.0)),

@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from m3kit.data.formats import LabelledRow, NativeRow, RetrievalRow, StsRow
+from m3kit.data.formats import LabelledRow, NativeRow, RetrievalRow, Row, StsRow
 from m3kit.data.negatives import NegativePool, same_text
-from m3kit.errors import KitError
+from m3kit.data.problems import BadRow
 
 # Pairs at or above the first are positives, at or below the second they are hard negatives; those between teach
 # neither and are set aside.
@@ -50,7 +49,23 @@ class Converted:
     merged: int = 0
     set_aside: Counter[str] = field(default_factory=Counter)
     negatives_added: int = 0
-    negatives_removed: Counter[str] = field(default_factory=Counter)
+    texts_removed: Counter[str] = field(default_factory=Counter)
+
+
+def convert(task: str, rows: list[Row], settings: Settings, labels: dict[str, str]) -> Converted:
+    """Convert the rows of one file; ``task`` is retrieval, sts, native, classification or clustering.
+
+    ``labels`` describes labels of classification. Raises ``BadRow`` when the rows cannot teach what the task asks.
+    """
+    if task == "classification":
+        return convert_classification(rows, labels, settings)
+    converters = {
+        "retrieval": convert_retrieval,
+        "sts": convert_sts,
+        "clustering": convert_clustering,
+        "native": convert_native,
+    }
+    return converters[task](rows, settings)
 
 
 def convert_retrieval(rows: list[RetrievalRow], settings: Settings) -> Converted:
@@ -59,12 +74,12 @@ def convert_retrieval(rows: list[RetrievalRow], settings: Settings) -> Converted
     A set whose rows bring one negative each (the median) trains with groups of two, any other with the full group.
     """
     result = Converted(read=len(rows))
-    queries: dict[str, str] = {}
+    queries: dict[str, RetrievalRow] = {}
     positives: dict[str, list[str]] = defaultdict(list)
     given: dict[str, list[str]] = defaultdict(list)
     for row in rows:
         key = same_text(row.query)
-        queries.setdefault(key, row.query)
+        queries.setdefault(key, row)
         positives[key] += row.positives
         given[key] += row.negatives
     result.used, result.merged = len(queries), len(rows) - len(queries)
@@ -75,19 +90,13 @@ def convert_retrieval(rows: list[RetrievalRow], settings: Settings) -> Converted
     group_size = min(group_size, settings.train_group_size)
 
     pool = NegativePool((text for row in rows for text in row.positives + row.negatives), settings.seed)
-    for key, query in queries.items():
-        forbidden = positives[key] + negatives[key] + [query]
-        added = pool.draw(query, group_size - 1 - len(negatives[key]), forbidden)
+    kind = "only_1neg" if group_size == 2 else "retrieval"
+    for key, first in queries.items():
+        forbidden = positives[key] + negatives[key] + [first.query]
+        added = pool.draw(first.query, group_size - 1 - len(negatives[key]), forbidden)
         result.negatives_added += len(added)
-        result.rows.append(
-            {
-                "query": query,
-                "pos": _distinct(positives[key]),
-                "neg": negatives[key] + added,
-                "prompt": settings.query_instruction_for_retrieval,
-                "type": "only_1neg" if group_size == 2 else "retrieval",
-            }
-        )
+        right, wrong = _distinct(positives[key], result), negatives[key] + added
+        result.rows.append(_row(first.line, first.query, right, wrong, kind, settings.query_instruction_for_retrieval))
     return result
 
 
@@ -104,12 +113,12 @@ def convert_sts(rows: list[StsRow], settings: Settings) -> Converted:
             (far if row.score <= STS_NEGATIVE else near)[same_text(one)].append(other)
 
     positives: dict[str, list[str]] = defaultdict(list)
-    queries: dict[str, str] = {}
+    queries: dict[str, StsRow] = {}
     for row in rows:
         if row.score >= STS_POSITIVE and same_text(row.sentence1) != same_text(row.sentence2):
             key = same_text(row.sentence1)
             result.merged += key in queries
-            queries.setdefault(key, row.sentence1)
+            queries.setdefault(key, row)
             positives[key].append(row.sentence2)
     for row in rows:
         if row.score >= STS_POSITIVE:
@@ -124,15 +133,16 @@ def convert_sts(rows: list[StsRow], settings: Settings) -> Converted:
     result.used += len(queries)
 
     pool = NegativePool((text for row in rows for text in (row.sentence1, row.sentence2)), settings.seed)
-    for key, query in queries.items():
+    for key, first in queries.items():
+        query = first.sentence1
         negatives = _without_false(near[key] + [query], far[key], result)
         forbidden = near[key] + negatives + [query]
         added = pool.draw(query, settings.train_group_size - 1 - len(negatives), forbidden)
         result.negatives_added += len(added)
-        result.rows.append(_row(query, _distinct(positives[key]), negatives + added, "symmetric_sts"))
+        right = _distinct(positives[key], result)
+        result.rows.append(_row(first.line, query, right, negatives + added, "symmetric_sts"))
     if not result.rows:
-        result.set_aside.clear()
-        raise KitError(f"no pair scores {STS_POSITIVE} or more, so there is no positive to train on; add such pairs")
+        raise BadRow(f"no pair scores {STS_POSITIVE} or more, so there is no positive to train on", "add such pairs")
     return result
 
 
@@ -148,11 +158,11 @@ def convert_classification(rows: list[LabelledRow], labels: dict[str, str], sett
     _check_labels(names)
     texts = {name: labels.get(name, name.replace("_", " ")) for name in names}
     if len({same_text(text) for text in texts.values()}) < len(names):
-        raise KitError("two labels have the same text; tell them apart in labels.json beside the file")
+        raise BadRow("two labels have the same text", "tell them apart in labels.json beside the file")
     rows, result = _unique_texts(rows)
     for row in rows:
         negatives = [text for name, text in texts.items() if name != row.label]
-        result.rows.append(_row(row.text, [texts[row.label]], negatives, "symmetric_class"))
+        result.rows.append(_row(row.line, row.text, [texts[row.label]], negatives, "symmetric_class"))
     if settings.classification_positives == "both":
         by_text = convert_clustering(rows, settings, "symmetric_class")
         result.rows.extend(by_text.rows)
@@ -178,9 +188,9 @@ def convert_clustering(rows: list[LabelledRow], settings: Settings, kind: str = 
         # Twice the group, so that each epoch draws another half.
         negatives = everything.draw(row.text, 2 * (settings.train_group_size - 1), members[row.label])
         result.negatives_added += len(negatives)
-        result.rows.append(_row(row.text, positives, negatives, kind))
+        result.rows.append(_row(row.line, row.text, positives, negatives, kind))
     if not result.rows:
-        raise KitError("every label has a single row, so no row has a positive; give each label at least two rows")
+        raise BadRow("every label has a single row, so no row has a positive", "give each label at least two rows")
     return result
 
 
@@ -189,54 +199,51 @@ def convert_native(rows: list[NativeRow], settings: Settings) -> Converted:
     result = Converted(read=len(rows), used=len(rows))
     types = {row.extra.get("type") for row in rows}
     if len(types) > 1:
-        raise KitError(f"rows of one file must have one type, found {sorted(map(str, types))}; split the file by type")
+        raise BadRow(f"rows of one file must have one type, found {sorted(map(str, types))}", "split the file by type")
     median = statistics.median(len(row.neg) for row in rows)
     kind = types.pop() or ("only_1neg" if median <= 1 else "retrieval")
     wanted = 1 if kind in ("only_1neg", "symmetric_class") else settings.train_group_size - 1
     pool = NegativePool((text for row in rows for text in row.pos + row.neg), settings.seed)
     for row in rows:
-        extra = {"prompt": settings.query_instruction_for_retrieval, "type": kind, **row.extra}
-        scored = "neg_scores" in extra
+        scored = "neg_scores" in row.extra
         if scored and not row.neg:
-            raise KitError(f"line {row.line} has scores but no negative; give it one, with its score")
+            raise BadRow("this row has scores but no negative", "give it one, with its score", row.line)
         # A drawn negative has no teacher score, so it cannot stand beside scored ones.
         added = [] if scored else pool.draw(row.query, wanted - len(row.neg), row.pos + row.neg + [row.query])
         result.negatives_added += len(added)
-        result.rows.append({"query": row.query, "pos": row.pos, "neg": row.neg + added, **extra})
+        made = _row(row.line, row.query, row.pos, row.neg + added, kind, settings.query_instruction_for_retrieval)
+        result.rows.append(made | row.extra)
     return result
 
 
-def converter(kind: str, task: str) -> Callable[..., Converted]:
-    """The function for a recognised format and, for labelled rows, the task."""
-    if kind == "labelled":
-        return convert_classification if task == "classification" else convert_clustering
-    return {"retrieval": convert_retrieval, "sts": convert_sts, "native": convert_native}[kind]
+def _row(line: int, query: str, pos: list[str], neg: list[str], kind: str, prompt: str = "") -> dict[str, Any]:
+    if not neg:
+        raise BadRow("no negative here, and no other passage to draw one from", "give it one, or add rows", line)
+    return {"query": query, "pos": pos, "neg": neg, "prompt": prompt, "type": kind}
 
 
-def _row(query: str, positives: list[str], negatives: list[str], kind: str) -> dict[str, Any]:
-    return {"query": query, "pos": positives, "neg": negatives, "prompt": "", "type": kind}
-
-
-def _distinct(texts: list[str]) -> list[str]:
+def _distinct(texts: list[str], result: Converted) -> list[str]:
+    """Each text once, in the order given; repeats are counted."""
     first: dict[str, str] = {}
     for text in texts:
         first.setdefault(same_text(text), text)
+    if repeats := len(texts) - len(first):
+        result.texts_removed["given twice for one query"] += repeats
     return list(first.values())
 
 
 def _without_false(positives: list[str], negatives: list[str], result: Converted) -> list[str]:
     """The different negatives that are not the text of a positive; those left out are counted."""
     right = {same_text(text) for text in positives}
-    kept = [text for text in _distinct(negatives) if same_text(text) not in right]
-    false = sum(same_text(text) in right for text in negatives)
-    if false:
-        result.negatives_removed["the same text as a positive of the query"] += false
-    return kept
+    kept = [text for text in negatives if same_text(text) not in right]
+    if false := len(negatives) - len(kept):
+        result.texts_removed["negatives that are positives of their query"] += false
+    return _distinct(kept, result)
 
 
 def _check_labels(names: list[str]) -> None:
     if len(names) < 2:
-        raise KitError(f"only one label, {names[0]!r}: there is nothing to tell apart; add rows of other labels")
+        raise BadRow(f"only one label, {names[0]!r}: there is nothing to tell apart", "add rows of other labels")
 
 
 def _unique_texts(rows: list[LabelledRow]) -> tuple[list[LabelledRow], Converted]:
@@ -245,8 +252,6 @@ def _unique_texts(rows: list[LabelledRow]) -> tuple[list[LabelledRow], Converted
     for row in rows:
         seen = first.setdefault(same_text(row.text), row)
         if seen.label != row.label:
-            raise KitError(
-                f"lines {seen.line} and {row.line} are the same text with labels {seen.label!r} and {row.label!r}; "
-                "delete the wrong one"
-            )
+            what = f"the same text as line {seen.line}, with label {row.label!r} instead of {seen.label!r}"
+            raise BadRow(what, "delete the wrong one", row.line)
     return list(first.values()), Converted(read=len(rows), used=len(first), merged=len(rows) - len(first))

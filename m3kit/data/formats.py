@@ -149,9 +149,8 @@ def _text(value: Any, column: str) -> str:
 
 
 def _texts(value: Any, column: str) -> list[str]:
-    """A string or a list of strings, as a list without repeats (D2: FlagEmbedding needs lists)."""
-    values = value if isinstance(value, list) else [value]
-    return list(dict.fromkeys(_text(item, column) for item in values))
+    """A string or a list of strings, as a list (D2: FlagEmbedding needs lists)."""
+    return [_text(item, column) for item in (value if isinstance(value, list) else [value])]
 
 
 def _kind(value: Any) -> str:

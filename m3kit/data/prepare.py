@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.convert import Converted, Settings, converter
+from m3kit.data.convert import Converted, Settings, convert
 from m3kit.data.formats import read_rows
-from m3kit.data.problems import Problem, refuse
+from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.errors import KitError
 
 # A folder of this name holds evaluation data in BEIR form, never training rows.
@@ -121,12 +121,10 @@ def _convert_file(source: Path, settings: Settings, problems: list[Problem]) -> 
     folder = source.resolve().parent.name
     try:
         task = _task(kind, folder)
-        if task == "classification":
-            result = converter(kind, task)(rows, _labels_beside(source), settings)
-        else:
-            result = converter(kind, task)(rows, settings)
-    except KitError as error:
-        problems.append(Problem(source, rows[0].line, *_split(str(error))))
+        labels = _labels_beside(source) if task == "classification" else {}
+        result = convert(task, rows, settings, labels)
+    except BadRow as bad:
+        problems.append(Problem(source, bad.line or rows[0].line, bad.what, bad.fix))
         return {}, None
     if task in LABELLED_TASKS and not folder.endswith(NO_IN_BATCH_NEG):
         folder = f"{task}-{NO_IN_BATCH_NEG}"  # rows of one label in a batch would be each other's false negatives (D4)
@@ -142,7 +140,7 @@ def _convert_file(source: Path, settings: Settings, problems: list[Problem]) -> 
         "rows_set_aside": dict(result.set_aside),
         "rows_written": len(result.rows),
         "negatives_added": result.negatives_added,
-        "negatives_removed": dict(result.negatives_removed),
+        "texts_removed": dict(result.texts_removed),
     }
     return entry, result
 
@@ -154,9 +152,9 @@ def _task(kind: str, folder: str) -> str:
     for task in LABELLED_TASKS:
         if folder.startswith(task):
             return task
-    raise KitError(
-        f"rows of text and label in a folder named {folder!r} may be meant for classification or clustering; "
-        f"put the file in a folder named classification-{NO_IN_BATCH_NEG} or clustering-{NO_IN_BATCH_NEG}"
+    raise BadRow(
+        f"rows of text and label in a folder named {folder!r} may be meant for classification or clustering",
+        f"put the file in a folder named classification-{NO_IN_BATCH_NEG} or clustering-{NO_IN_BATCH_NEG}",
     )
 
 
@@ -172,11 +170,6 @@ def _labels_beside(source: Path) -> dict[str, str]:
     if not isinstance(labels, dict) or not all(isinstance(text, str) and text.strip() for text in labels.values()):
         raise KitError(f"{path} must be one object of label and description; every description a text")
     return labels
-
-
-def _split(message: str) -> tuple[str, str]:
-    what, _, fix = message.partition("; ")
-    return what, fix
 
 
 def _free_name(root: Path, folder: Path, stem: str) -> str:
@@ -206,8 +199,8 @@ def _tell(entry: dict[str, Any]) -> None:
         parts.append(f"{aside} set aside ({reasons})")
     if entry["negatives_added"]:
         parts.append(f"{entry['negatives_added']} negatives drawn from the set")
-    for reason, count in entry["negatives_removed"].items():
-        parts.append(f"{count} negatives left out ({reason})")
+    for reason, count in entry["texts_removed"].items():
+        parts.append(f"{count} texts left out ({reason})")
     if entry["columns_not_used"]:
         parts.append(f"columns not used: {', '.join(entry['columns_not_used'])}")
     print(f"{entry['input']}: {entry['task']}; {', '.join(parts)}", file=sys.stderr)

@@ -24,11 +24,11 @@ class Problem:
 
 
 class BadRow(Exception):
-    """A line that cannot be used: ``what`` is wrong and the ``fix``; the reader adds the file and the line."""
+    """What is wrong with a row, and the fix. Who reads the file adds its name, and the line where it is not given."""
 
-    def __init__(self, what: str, fix: str):
+    def __init__(self, what: str, fix: str, line: int | None = None):
         super().__init__(what)
-        self.what, self.fix = what, fix
+        self.what, self.fix, self.line = what, fix, line
 
 
 def refuse(problems: list[Problem], where: str) -> None:
