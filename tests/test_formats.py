@@ -36,7 +36,7 @@ def line_of(**record) -> bytes:
         ({"text": "t", "label": "l"}, "labelled", LabelledRow(1, "t", "l")),
         ({"text": "t", "label": 3}, "labelled", LabelledRow(1, "t", "3")),
         (
-            {"query": "q", "pos": ["p"], "neg": ["n"], "prompt": "", "id": 7},
+            {"query": "q", "pos": ["p"], "neg": ["n"], "prompt": "", "type": None, "id": 7},
             "native",
             NativeRow(1, "q", ["p"], ["n"], {"prompt": ""}),
         ),

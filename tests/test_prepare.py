@@ -95,6 +95,13 @@ def test_every_problem_is_named_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "prepared").exists()
 
 
+def test_a_problem_of_a_row_among_others_has_that_row_s_line(tmp_path):
+    rows = [{"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": ["p", "n"]}]
+    path = write_jsonl(tmp_path / "rows.jsonl", rows)
+    with pytest.raises(KitError, match=r"rows\.jsonl:2: no negative here"):
+        prepare([path], tmp_path / "prepared", Settings())
+
+
 @pytest.mark.parametrize("content", ["", "\n\n"])
 def test_a_file_without_rows_is_named(tmp_path, content):
     (tmp_path / "empty.jsonl").write_text(content)
