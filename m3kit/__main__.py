@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 
 from m3kit.errors import KitError
@@ -12,6 +13,7 @@ from m3kit.errors import KitError
 VERBS = {
     "doctor": "m3kit.doctor",
     "starter": "m3kit.starter",
+    "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
     "evaluate": "m3kit.evaluation.evaluate",
 }
@@ -34,6 +36,13 @@ def main(argv: list[str] | None = None) -> int:
     except KitError as error:
         print(f"m3kit {argv[0]}: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"m3kit {argv[0]}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Who reads the output (head, less) has seen enough. Python must not try to write the rest at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

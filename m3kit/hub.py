@@ -8,6 +8,7 @@ from pathlib import Path
 from m3kit.errors import KitError
 
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
+TOKENIZER = "tokenizer.json"
 # What torch never reads: other frameworks' weights, and an ONNX copy of bge-m3 of more than 2 GB.
 NOT_NEEDED = ["flax_model.msgpack", "rust_model.ot", "tf_model.h5", "onnx/*"]
 
@@ -30,7 +31,7 @@ def missing_heads(folder: Path) -> list[str]:
     return [name for name in HEADS if not (folder / name).is_file()]
 
 
-def _download(given: str, cache_dir: str | None, token: str | None) -> Path:
+def _download(given: str, cache_dir: str | None, token: str | None, only: list[str] | None = None) -> Path:
     from huggingface_hub import snapshot_download
 
     hub_name = re.fullmatch(r"[\w.-]+(/[\w.-]+)?", given, re.ASCII)
@@ -38,10 +39,25 @@ def _download(given: str, cache_dir: str | None, token: str | None) -> Path:
     if not hub_name or given.startswith(".") or ("/" in given and Path(given).parent.is_dir()):
         raise KitError(f"there is no model at {given}; check the path, or train first to make it")
     try:
-        return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, ignore_patterns=NOT_NEEDED))
+        patterns = {"allow_patterns": only} if only else {"ignore_patterns": NOT_NEEDED}
+        return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, **patterns))
     except Exception as error:  # the Hub's library raises its own errors, those of HTTP and those of the disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise KitError(
             f"{given} is no folder here, and the Hugging Face Hub did not give it ({reason}); "
             "check the name and the network, or give the path of a model folder"
         ) from error
+
+
+def find_tokenizer(given: str, cache_dir: str | None = None) -> Path:
+    """The ``tokenizer.json`` of a model given by its path or its name on the Hub; of a Hub model no more is downloaded.
+
+    Raises ``KitError`` when there is none.
+    """
+    folder = Path(given).expanduser()
+    if not folder.exists():
+        folder = _download(given, cache_dir, None, only=[TOKENIZER])
+    file = folder / TOKENIZER
+    if not file.is_file():
+        raise KitError(f"{given} has no {TOKENIZER}; give the folder of a model with a fast tokenizer")
+    return file

@@ -1,62 +1,28 @@
 """The row formats that a user may bring, recognised by their columns.
 
-=============== ====================================== ==========================
-format          columns                                fields of the class
-=============== ====================================== ==========================
-retrieval       query, positive[, negative]            lists of passages
-sts             sentence1, sentence2, score (0 to 1)   as named
-labelled        text, label                            classification, clustering
-native          query, pos[, neg, prompt, type, …]     FlagEmbedding's own
-=============== ====================================== ==========================
+=============== ============================================ ====================================================
+format          columns                                      as other kits name them
+=============== ============================================ ====================================================
+retrieval       query, positive[, negative]                  anchor; positive_passages, negative_passages;
+                                                             negative_1, negative_2, …
+sts             sentence1, sentence2, score (0 to 1)         label
+labelled        text, label                                  (classification or clustering)
+native          query, pos[, neg, prompt, type, …]           FlagEmbedding's own
+=============== ============================================ ====================================================
 
 Texts are kept to the letter: a row is refused or taken, never mended in silence.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from m3kit.data.problems import BadRow, Problem
-
-
-@dataclass(frozen=True)
-class RetrievalRow:
-    line: int
-    query: str
-    positives: list[str]
-    negatives: list[str]
-
-
-@dataclass(frozen=True)
-class StsRow:
-    line: int
-    sentence1: str
-    sentence2: str
-    score: float
-
-
-@dataclass(frozen=True)
-class LabelledRow:
-    line: int
-    text: str
-    label: str
-
-
-@dataclass(frozen=True)
-class NativeRow:
-    line: int
-    query: str
-    pos: list[str]
-    neg: list[str]
-    extra: dict[str, Any]  # prompt, type, batch_size, train_group_size, pos_scores, neg_scores
-
-
-Row = RetrievalRow | StsRow | LabelledRow | NativeRow
+from m3kit.data.problems import BadRow
+from m3kit.data.text import is_blank
 
 COLUMNS = {
     "native": ("query", "pos"),
@@ -72,143 +38,204 @@ NATIVE_EXTRA = {
     "pos_scores": list,
     "neg_scores": list,
 }
-OPTIONAL = {
-    "native": ("neg", *NATIVE_EXTRA),
-    "retrieval": ("negative",),
-}
+OPTIONAL = {"native": ("neg", *NATIVE_EXTRA), "retrieval": ("negative",), "sts": (), "labelled": ()}
+# Other kits' names, where the kit's own is not among the columns.
+ALIASES = {"anchor": "query", "positive_passages": "positive", "negative_passages": "negative"}
+_NUMBERED_NEGATIVE = re.compile(r"negative_?\d+")
 EXPECTED = (
     'write {"query", "positive", "negative"}, {"sentence1", "sentence2", "score"}, {"text", "label"} '
-    'or FlagEmbedding\'s {"query", "pos", "neg"}'
+    'or FlagEmbedding\'s {"query", "pos", "neg"}, or say which column is which: --columns query=…,positive=…'
 )
+# What --columns may name.
+FIELDS = tuple(dict.fromkeys(name for kind in COLUMNS for name in (*COLUMNS[kind], *OPTIONAL[kind])))
 
 
-def recognise(columns: set[str]) -> str | None:
-    """The format whose columns are all among ``columns``, or None."""
-    for name, needed in COLUMNS.items():
-        if columns.issuperset(needed):
-            return name
-    return None
+@dataclass(frozen=True)
+class Layout:
+    """How rows with certain columns are read: the format, and under which name each of its fields stands."""
+
+    kind: str
+    fields: Mapping[str, str]
+    negatives: tuple[str, ...]  # the columns with negatives, for retrieval
+    unused: tuple[str, ...]
+    textual: bool  # every value is text (CSV)
+    max_score: float  # what STS scores are divided by
+
+    def parse(self, record: Mapping[str, Any]) -> tuple[list[str], int, Any]:
+        """(texts, positives, value) of a row; ``positives`` of the texts follow the first.
+
+        The value is a score (sts), the label (labelled), or the further fields (native). Raises ``BadRow``. That no
+        text is empty is left to the caller, who sees all texts at once.
+        """
+        return _PARSERS[self.kind](self, record)
 
 
-def read_rows(path: Path, problems: list[Problem]) -> tuple[str | None, list[Row], list[str]]:
-    """Read one JSONL file.
-
-    Returns the format's name (None where no line could be read), its rows in file order, and the columns that it has
-    beside those of the format. What is wrong is added to ``problems`` with its line. All rows of a file must have the
-    format of the first.
-    """
-    rows: list[Row] = []
-    found: str | None = None
-    columns: set[str] = set()
-    for line, record in _records(path, problems):
-        try:
-            name = recognise(set(record))
-            if name is None:
-                raise BadRow(f"the columns {sorted(record)} are no known format", EXPECTED)
-            found = found or name
-            columns.update(record)
-            if name != found:
-                raise BadRow(f"this row is {name}, the rows before it are {found}", "put each format in its own file")
-            rows.append(_PARSERS[name](line, record))
-        except BadRow as bad:
-            problems.append(Problem(path, line, bad.what, bad.fix))
-    unused = columns.difference(COLUMNS[found], OPTIONAL.get(found, ())) if found else ()
-    return found, rows, sorted(unused)
-
-
-def _records(path: Path, problems: list[Problem]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The JSON objects of a file with their line numbers; blank lines are passed over."""
-    for line, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
-        if line == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        if not raw.strip():
-            continue
-        try:
-            record = json.loads(raw.decode("utf-8"))
-        except UnicodeDecodeError as error:
-            problems.append(Problem(path, line, f"not UTF-8 (byte {error.start + 1})", "save the file as UTF-8"))
-        except (json.JSONDecodeError, RecursionError) as error:
-            detail = f"{error.msg}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else "too deep"
-            problems.append(Problem(path, line, f"not valid JSON ({detail})", "write one JSON object a line"))
-        else:
-            if isinstance(record, dict):
-                yield line, record
-            else:
-                what = f"a JSON {type(record).__name__} instead of an object"
-                problems.append(Problem(path, line, what, "write one JSON object a line"))
+def recognise(
+    columns: Collection[str], renames: Mapping[str, str], expected: str | None, textual: bool, max_score: float
+) -> Layout:
+    """The layout of rows with these columns. ``renames`` gives the column for a field; ``expected`` is the format of
+    the rows before. Raises ``BadRow`` where the columns are no format, or more than one."""
+    names = {column: column for column in columns}
+    for name, field in ALIASES.items():
+        if name in names and field not in names:
+            names[field] = names.pop(name)
+    if "score" not in names and "label" in names and {"sentence1", "sentence2"} <= names.keys():
+        names["score"] = names.pop("label")
+    for field, column in renames.items():
+        if column in columns:
+            names = {name: found for name, found in names.items() if found != column} | {field: column}
+    kinds = [kind for kind, needed in COLUMNS.items() if names.keys() >= set(needed)]
+    if not kinds and expected and (lacking := [name for name in COLUMNS[expected] if name not in names]):
+        if len(lacking) < len(COLUMNS[expected]):
+            raise BadRow(f"no {_list(lacking)} in this row", "add it or delete the row", code="missing")
+    if not kinds:
+        raise BadRow(f"the columns {sorted(columns)} are no known format", EXPECTED, code="columns")
+    if len(kinds) > 1:
+        what = f"the columns {sorted(columns)} are more than one format ({' and '.join(kinds)})"
+        raise BadRow(what, "leave only those of one, in each file", code="columns")
+    (kind,) = kinds
+    if expected and kind != expected:
+        what = f"this row is {kind}, the rows before it are {expected}"
+        raise BadRow(what, "put each format in its own file", code="mixed-formats")
+    known = {name: names[name] for name in (*COLUMNS[kind], *OPTIONAL[kind]) if name in names}
+    numbered = [name for name in names if _NUMBERED_NEGATIVE.fullmatch(name)] if kind == "retrieval" else []
+    negatives = tuple([known["negative"]] if "negative" in known else []) + tuple(sorted(numbered, key=_number))
+    unused = sorted(set(columns) - set(known.values()) - set(negatives))
+    return Layout(kind, known, negatives, tuple(unused), textual, max_score)
 
 
-def _text(value: Any, column: str) -> str:
+def _number(name: str) -> int:
+    return int(re.sub(r"\D", "", name))
+
+
+def _list(names: list[str]) -> str:
+    return " and no ".join(f'"{name}"' for name in names)
+
+
+def _retrieval(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any]:
+    query, positive = record[layout.fields["query"]], record[layout.fields["positive"]]
+    if type(query) is not str:
+        raise _wrong_type(query, layout.fields["query"])
+    texts = [query]
+    if type(positive) is str:
+        texts.append(positive)
+    else:
+        texts += _passages(positive, layout.fields["positive"])
+    positives = len(texts) - 1
+    if not positives:
+        what = f'"{layout.fields["positive"]}" is an empty list'
+        raise BadRow(what, "give at least one passage that answers the query", code="empty")
+    for column in layout.negatives:
+        negative = record.get(column)
+        if type(negative) is str and negative:
+            texts.append(negative)
+        # a missing, null or empty negative is allowed: negatives are then drawn from the set
+        elif negative is not None and negative != "":
+            texts += _passages(negative, column)
+    return texts, positives, 0.0
+
+
+def _passages(value: Any, column: str) -> list[str]:
+    """A text, or a list of texts or of {"title", "text"}, as a list of texts (D2: FlagEmbedding needs lists)."""
+    return [_passage(item, column) for item in (value if isinstance(value, list) else [value])]
+
+
+def _passage(value: Any, column: str) -> str:
+    if isinstance(value, dict) and isinstance(value.get("text"), str):
+        # Title and text with a space between, as BEIR and MS MARCO's own kits give them to a model.
+        title = value.get("title")
+        if title is not None and not isinstance(title, str):
+            raise _wrong_type(title, f"{column}.title")
+        return f"{title} {value['text']}" if title and title.strip() else value["text"]
     if not isinstance(value, str):
-        raise BadRow(f'"{column}" is {_kind(value)}, not a string', f'give "{column}" a text in quotes')
-    if not value.strip():
-        raise BadRow(f'"{column}" is empty', "fill it in or delete the row")
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise BadRow(f'"{column}" holds half a surrogate pair, which is no character', "write the character itself")
+        raise _wrong_type(value, column)
     return value
 
 
-def _texts(value: Any, column: str) -> list[str]:
-    """A string or a list of strings, as a list (D2: FlagEmbedding needs lists)."""
-    return [_text(item, column) for item in (value if isinstance(value, list) else [value])]
+def _wrong_type(value: Any, column: str) -> BadRow:
+    if value is None:
+        return BadRow(f'"{column}" is missing (null)', "fill it in or delete the row", code="missing")
+    what = f'"{column}" is a {type(value).__name__}, not a string'
+    return BadRow(what, f'give "{column}" a text in quotes', code="type")
 
 
-def _kind(value: Any) -> str:
-    return "missing (null)" if value is None else f"a {type(value).__name__}"
+def _sts(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any]:
+    texts = [record[layout.fields["sentence1"]], record[layout.fields["sentence2"]]]
+    for name, text in zip(("sentence1", "sentence2"), texts, strict=True):
+        if type(text) is not str:
+            raise _wrong_type(text, layout.fields[name])
+    column = layout.fields["score"]
+    score = _as_number(record[column]) if layout.textual else record[column]
+    if not _is_number(score):
+        what = f'"{column}" is {record[column]!r}, not a number'
+        raise BadRow(what, "give a number from 0 (unrelated) to 1 (same meaning)", code="score-type")
+    if not 0 <= score <= layout.max_score:
+        what = f'"{column}" is {score}, outside 0..{layout.max_score:g}'
+        if layout.max_score < score <= 5:
+            fix = "if the scores of the file are 0 to 5, say --sts_max_score 5, which divides them by 5"
+            raise BadRow(what, fix, code="score-0-to-5")
+        raise BadRow(what, "scale the scores to 0..1, or give their largest: --sts_max_score", code="score-range")
+    return texts, 1, score / layout.max_score
 
 
-def _retrieval(line: int, record: dict[str, Any]) -> RetrievalRow:
-    positives = _texts(record["positive"], "positive")
-    if not positives:
-        raise BadRow('"positive" is an empty list', "give at least one passage that answers the query")
-    negative = record.get("negative")
-    return RetrievalRow(
-        line=line,
-        query=_text(record["query"], "query"),
-        positives=positives,
-        # a missing, null or empty negative is allowed: negatives are then drawn from the set
-        negatives=[] if negative is None or negative == "" else _texts(negative, "negative"),
-    )
+def _as_number(value: Any) -> Any:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return value
 
 
-def _sts(line: int, record: dict[str, Any]) -> StsRow:
-    score = record["score"]
-    if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-        raise BadRow(f'"score" is {score!r}, not a number', "give a number from 0 (unrelated) to 1 (same meaning)")
-    if not 0 <= score <= 1:
-        hint = "divide every score of the file by 5" if 1 < score <= 5 else "scale the scores to 0..1"
-        raise BadRow(f'"score" is {score}, outside 0..1', hint)
-    return StsRow(line, _text(record["sentence1"], "sentence1"), _text(record["sentence2"], "sentence2"), float(score))
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return False
 
 
-def _labelled(line: int, record: dict[str, Any]) -> LabelledRow:
-    label = record["label"]
+def _labelled(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any]:
+    text, label = record[layout.fields["text"]], record[layout.fields["label"]]
+    if type(text) is not str:
+        raise _wrong_type(text, layout.fields["text"])
     if isinstance(label, int) and not isinstance(label, bool):
         label = str(label)
-    return LabelledRow(line, _text(record["text"], "text"), _text(label, "label"))
+    if type(label) is not str:
+        raise _wrong_type(label, layout.fields["label"])
+    if is_blank(label):
+        raise BadRow(f'"{layout.fields["label"]}" is empty', "fill it in or delete the row", code="empty")
+    return [text], 0, label
 
 
-def _native(line: int, record: dict[str, Any]) -> NativeRow:
-    pos = record["pos"]
-    neg = [] if record.get("neg") is None else record["neg"]
-    for column, value in (("pos", pos), ("neg", neg)):
+def _native(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any]:
+    fields = layout.fields
+    query, pos, neg = record[fields["query"]], record[fields["pos"]], record.get(fields.get("neg", "neg"))
+    neg = [] if neg is None else neg
+    if type(query) is not str:
+        raise _wrong_type(query, fields["query"])
+    for column, value in ((fields["pos"], pos), (fields.get("neg", "neg"), neg)):
         if not isinstance(value, list):
-            raise BadRow(f'"{column}" is {_kind(value)}, not a list', f'write "{column}": ["…"]')
+            kind = "missing (null)" if value is None else f"a {type(value).__name__}"
+            raise BadRow(f'"{column}" is {kind}, not a list', f'write "{column}": ["…"]', code="type")
         for item in value:
-            _text(item, column)
+            if type(item) is not str:
+                raise _wrong_type(item, column)
     if not pos:
-        raise BadRow('"pos" is an empty list', "give at least one passage that answers the query")
-    extra = {name: record[name] for name in NATIVE_EXTRA if record.get(name) is not None}
+        what = f'"{fields["pos"]}" is an empty list'
+        raise BadRow(what, "give at least one passage that answers the query", code="empty")
+    extra = {name: record[fields[name]] for name in NATIVE_EXTRA if record.get(fields.get(name)) is not None}
     for name, value in extra.items():
         if not isinstance(value, NATIVE_EXTRA[name]) or isinstance(value, bool):
-            raise BadRow(
-                f'"{name}" is {_kind(value)}, not a {NATIVE_EXTRA[name].__name__}', "see FlagEmbedding's format"
-            )
+            what = f'"{name}" is a {type(value).__name__}, not a {NATIVE_EXTRA[name].__name__}'
+            raise BadRow(what, "see FlagEmbedding's format", code="type")
+    for name in ("batch_size", "train_group_size"):
+        if extra.get(name, 1) < 1:
+            raise BadRow(f'"{name}" is {extra[name]}', "give 1 or more", code="type")
     for name, passages in (("pos_scores", pos), ("neg_scores", neg)):
         _check_scores(name, extra.get(name), passages)
     if ("pos_scores" in extra) != ("neg_scores" in extra):
-        raise BadRow("only one of pos_scores and neg_scores is there", "give both or neither")
-    return NativeRow(line, _text(record["query"], "query"), pos, neg, extra)
+        raise BadRow("only one of pos_scores and neg_scores is there", "give both or neither", code="scores")
+    return [query, *pos, *neg], len(pos), extra
 
 
 def _check_scores(name: str, scores: list[Any] | None, passages: list[str]) -> None:
@@ -216,10 +243,15 @@ def _check_scores(name: str, scores: list[Any] | None, passages: list[str]) -> N
         return
     if len(scores) != len(passages):
         what = f'"{name}" has {len(scores)} scores for {len(passages)} passages'
-        raise BadRow(what, "give one score a passage, in the same order")
+        raise BadRow(what, "give one score a passage, in the same order", code="scores")
     for score in scores:
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise BadRow(f'"{name}" holds {score!r}, not a number', "give the teacher's raw score")
+        if not _is_number(score):
+            raise BadRow(f'"{name}" holds {score!r}, not a number', "give the teacher's raw score", code="scores")
 
 
-_PARSERS = {"retrieval": _retrieval, "sts": _sts, "labelled": _labelled, "native": _native}
+_PARSERS: dict[str, Callable[[Layout, Mapping[str, Any]], tuple[list[str], int, Any]]] = {
+    "retrieval": _retrieval,
+    "sts": _sts,
+    "labelled": _labelled,
+    "native": _native,
+}

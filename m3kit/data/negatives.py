@@ -1,42 +1,32 @@
-"""Draw negatives from the passages of the same set, without false ones and without repeats."""
+"""Draw from a numbered set in an order that depends on a seed and a key alone."""
 
 from __future__ import annotations
 
-import random
-import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Iterator
+from math import gcd
+
+_MASK = (1 << 64) - 1
 
 
-def same_text(text: str) -> str:
-    """The form in which two passages count as the same: NFKC, case folded, white space folded."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def mix(seed: int, key: int) -> int:
+    """A 64-bit number that depends on both (the finalizer of SplitMix64, Steele et al. 2014)."""
+    value = (key ^ (seed * 0x9E3779B97F4A7C15)) & _MASK
+    value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & _MASK
+    return value ^ (value >> 31)
 
 
-class NegativePool:
-    """The passages of one set, each once, to draw negatives from.
+def walk(seed: int, key: int, size: int) -> Iterator[int]:
+    """All of 0 … size - 1, each once, from a random start on with a random stride.
 
-    The draw for a row depends only on ``seed`` and the row's ``key``: not on what was drawn before, not on the
-    process, not on PYTHONHASHSEED.
+    Whoever draws takes what is allowed until there is enough: nothing drawn before, no process and no PYTHONHASHSEED
+    takes part, no memory is needed, and what is there is found even where nearly everything is forbidden.
     """
-
-    def __init__(self, passages: Iterable[str], seed: int):
-        self._passages = list({same_text(passage): passage for passage in passages}.values())
-        self._keys = [same_text(passage) for passage in self._passages]
-        self._seed = seed
-
-    def draw(self, key: str, count: int, forbidden: Collection[str]) -> list[str]:
-        """Up to ``count`` different passages, none of which is the same text as one of ``forbidden``.
-
-        Fewer come back only where the pool holds no more.
-        """
-        if count <= 0:
-            return []
-        taken = {same_text(text) for text in forbidden}
-        generator = random.Random(f"{self._seed}/{key}")
-        size = len(self._passages)
-        # A sample a little larger than needed nearly always suffices; else the whole pool is walked in random order.
-        for sample_size in (min(size, count + len(taken)), size):
-            drawn = [i for i in generator.sample(range(size), sample_size) if self._keys[i] not in taken]
-            if len(drawn) >= count:
-                break
-        return [self._passages[i] for i in drawn[:count]]
+    if size == 0:
+        return
+    start = mix(seed, key) % size
+    stride = 1 + mix(seed + 1, key) % size
+    while gcd(stride, size) != 1:
+        stride += 1
+    for step in range(size):
+        yield (start + step * stride) % size

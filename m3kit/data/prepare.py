@@ -3,34 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import hashlib
 import json
-import os
-import shutil
 import sys
-from collections.abc import Iterable
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.convert import Converted, Settings, convert
-from m3kit.data.formats import read_rows
-from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.data import cache
+from m3kit.data.convert.plan import Plan, Tally
+from m3kit.data.convert.retrieval import shared_positives
+from m3kit.data.dataset import HELD_OUT, MERGED, USED, DataSet
+from m3kit.data.eval_files import write_eval
+from m3kit.data.holdout import hold_out
+from m3kit.data.inspection import Inspector, Rejected
+from m3kit.data.problems import BadRow, Findings, Problem
+from m3kit.data.progress import Progress, progress
+from m3kit.data.settings import Settings, add_settings, settings_of
+from m3kit.data.sources import EVAL_FOLDER, data_stem, find_files
+from m3kit.data.workers import Workers, workers
+from m3kit.data.workspace import replace_folder, workspace
+from m3kit.data.writing import plan_set, write_part, write_parts
 from m3kit.errors import KitError
 
-# A folder of this name holds evaluation data in BEIR form, never training rows.
-EVAL_FOLDER = "eval"
-NO_IN_BATCH_NEG = "no_in_batch_neg"
-LABELLED_TASKS = ("classification", "clustering")
+MANIFEST = "manifest.json"
+REJECTED = "rejected.jsonl"
+PROBLEMS = "problems.jsonl"
+NOTHING = "the training data, nothing was prepared"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--train_data", nargs="+", required=True, metavar="PATH", help="JSONL files, task folders, or a folder of these"
+        "--train_data", nargs="+", required=True, metavar="PATH", help="files, task folders, or a folder of these"
     )
     parser.add_argument("--output_dir", required=True, type=Path, help="where the prepared folders are written")
     parser.add_argument("--train_group_size", type=int, default=8, help="passages a query, its positive included")
-    parser.add_argument("--seed", type=int, default=42, help="of the drawn negatives")
+    parser.add_argument("--seed", type=int, default=42, help="of the drawn negatives and of what is held out")
     parser.add_argument("--query_instruction_for_retrieval", default="", help="put before every retrieval query")
     parser.add_argument(
         "--classification_positives",
@@ -38,16 +47,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="labels",
         help="what a classified text is drawn to: its label's text, other texts of the label, or both",
     )
+    parser.add_argument(
+        "--holdout",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="keep back this share of the queries for evaluation, in OUTPUT_DIR/eval (0 = none)",
+    )
+    add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    settings = Settings(
-        train_group_size=args.train_group_size,
-        seed=args.seed,
-        query_instruction_for_retrieval=args.query_instruction_for_retrieval,
-        classification_positives=args.classification_positives,
-    )
-    for folder in prepare([Path(path) for path in args.train_data], args.output_dir, settings):
+    for folder in prepare([Path(path) for path in args.train_data], args.output_dir, settings_of(args)):
         print(folder)
 
 
@@ -55,124 +66,123 @@ def prepare(train_data: list[Path], output_dir: Path, settings: Settings) -> lis
     """Write one prepared folder a task folder and ``manifest.json``; same input and settings, same bytes.
 
     Returns the prepared folders. Raises ``KitError`` that names every file and line to be put right; then nothing is
-    written.
+    written. What was prepared from the same files with the same settings before is left as it is.
     """
-    if settings.train_group_size < 2:
-        raise KitError("train_group_size must be 2 or more: a softmax over one candidate teaches nothing")
-    if output_dir.exists() and not (output_dir / "manifest.json").is_file() and any(output_dir.iterdir()):
+    settings.check()
+    if output_dir.exists() and not (output_dir / MANIFEST).is_file() and any(output_dir.iterdir()):
         raise KitError(f"{output_dir} holds files that prepare did not write; choose an empty or new folder")
-
-    problems: list[Problem] = []
-    entries, outputs = [], []
-    for source in find_files(train_data):
-        entry, result = _convert_file(source, settings, problems)
-        if result is not None:
-            entries.append(entry)
-            outputs.append(result)
-    refuse(problems, "the training data, nothing was prepared")
-
-    temporary = output_dir.with_name(f"{output_dir.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    for entry, result in zip(entries, outputs, strict=True):
-        entry["output"] = _free_name(temporary, Path(entry["folder"]), Path(entry["input"]).stem)
-        _write_rows(temporary / entry["output"], result.rows)
-        _tell(entry)
-    manifest = {"settings": dataclasses.asdict(settings), "sets": entries}
-    (temporary / "manifest.json").write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
-    shutil.rmtree(output_dir, ignore_errors=True)
-    temporary.rename(output_dir)
-    return list(dict.fromkeys(output_dir / Path(entry["output"]).parent for entry in entries))
+    files = find_files(train_data)
+    now = cache.stamp(files, settings)
+    if cache.is_unchanged(output_dir, now):
+        manifest = json.loads((output_dir / MANIFEST).read_text("utf-8"))
+        _tell(manifest, output_dir)
+        print(f"{output_dir}: prepared from the same data before, left as it is", file=sys.stderr)
+    else:
+        with ExitStack() as stack:
+            folder = stack.enter_context(workspace(output_dir))
+            bar = stack.enter_context(progress(both=True))
+            pool = stack.enter_context(workers(sum(file.stat().st_size for file in files if file.is_file())))
+            preparation = Preparation(settings, folder, pool, bar)
+            manifest = preparation.run(files)
+            replace_folder(preparation.output, output_dir)
+        cache.remember(output_dir, now)
+        preparation.findings.tell(sys.stderr)
+        _tell(manifest, output_dir)
+    return list(dict.fromkeys(output_dir / Path(entry["output"]).parent for entry in manifest["sets"]))
 
 
-def find_files(train_data: Iterable[Path]) -> list[Path]:
-    """The JSONL files behind the given paths, in order: a file, a task folder's files, or those of its task folders."""
-    files: list[Path] = []
-    for path in train_data:
-        if path.is_file():
-            found = [path]
-        elif path.is_dir():
-            found = _jsonl_files(path)
-            for folder in sorted(child for child in path.iterdir() if child.is_dir() and child.name != EVAL_FOLDER):
-                found += _jsonl_files(folder)
-        else:
-            raise KitError(f"no such file or folder: {str(path)!r}; several are given one by one, see --help")
-        if not found:
-            raise KitError(f"no .jsonl file in {path} or in a folder in it; the four formats are in the README")
-        files += [file for file in found if file not in files]
-    return files
+class Preparation:
+    """One run of prepare, in a folder of its own."""
+
+    def __init__(self, settings: Settings, folder: Path, pool: Workers, bar: Progress):
+        self.settings, self.pool, self.bar = settings, pool, bar
+        self.output, self.scratch = folder / "prepared", folder / "scratch"
+        self.output.mkdir()
+        self.scratch.mkdir()
+        self.findings = Findings(self.output / PROBLEMS, settings.strict)
+        self.rejected = Rejected(self.output / REJECTED)
+
+    def run(self, files: list[Path]) -> dict[str, Any]:
+        """Write everything into the output folder; returns the manifest."""
+        settings = self.settings
+        inspector = Inspector(settings, self.scratch, self.pool, self.findings, self.rejected, self.bar)
+        sets = inspector.inspect(files)
+        self.findings.refuse(NOTHING)
+        held_out = self._hold_out(sets)
+        plans = self._plan(sets)
+        self.findings.refuse(NOTHING)
+        entries = [self._write(data, plan) for data, plan in zip(sets, plans, strict=True)]
+        self.findings.refuse(NOTHING)
+        manifest = {
+            "settings": asdict(settings),
+            "sets": entries,
+            "held_out": held_out,
+            "rows_rejected": self.rejected.count,
+            "problems": self.findings.summary(),
+        }
+        (self.output / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        return manifest
+
+    def _hold_out(self, sets: list[DataSet]) -> dict[str, int]:
+        if not self.settings.holdout:
+            return {}
+        self.bar.say("holding out")
+        hold_out(sets, self.settings.holdout, self.settings.seed)
+        return write_eval(sets, self.output / EVAL_FOLDER, self.pool)
+
+    def _plan(self, sets: list[DataSet]) -> list[Plan | None]:
+        shared = shared_positives([d for d in sets if d.task == "retrieval"], self.scratch / "shared.npy")
+        plans: list[Plan | None] = []
+        for data in sets:
+            try:
+                plans.append(plan_set(data, self.settings, shared))
+            except BadRow as bad:
+                plans.append(None)
+                line = bad.line or int(data.index.column("line", 0, 1)[0])
+                self.findings.add([Problem(data.source, line, bad.what, bad.fix, bad.code)])
+        return plans
+
+    def _write(self, data: DataSet, plan: Plan) -> dict[str, Any]:
+        """Write one set's prepared rows; returns its entry in the manifest."""
+        self.bar.say(f"writing {data.source.name}")
+        name = _free_name(self.output, data.folder, data_stem(data.source))
+        path = self.output / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tally, rows, bad = Tally(), 0, Counter()
+        with path.open("wb") as file:
+            for written in self.pool.map(write_part, write_parts(plan, len(data.index))):
+                file.write(written.data)
+                rows += written.rows
+                tally += written.tally
+                bad += Counter(problem.what for problem in written.bad)
+                self.findings.add(written.bad, self.settings.skip_bad_rows)
+                self.rejected.write(written.rejected)
+                self.bar.written(written.read)
+        if not rows and not self.findings.errors:
+            raise KitError(f"{data.source}: no row is left to train on; see what is set aside, and why")
+        fates = data.fates
+        set_aside = Counter({"bad rows": data.bad}) + fates.counts_by_reason() + bad
+        set_aside += Counter({"held out for evaluation": fates.count(HELD_OUT)})
+        return {
+            "input": str(data.source),
+            "sha256": data.sha256,
+            "task": data.task,
+            "task_told": data.reason,
+            "columns_not_used": data.unused_columns,
+            "notes": data.notes,
+            "output": name,
+            "rows_read": data.read,
+            "rows_used": fates.count(USED) - bad.total(),
+            "rows_merged": fates.count(MERGED),
+            "rows_set_aside": dict(set_aside),
+            "rows_written": rows,
+            "type": plan.type,
+            "negatives_added": tally.negatives_added,
+            "texts_removed": dict(tally.texts_removed),
+        }
 
 
-def _jsonl_files(folder: Path) -> list[Path]:
-    files = sorted(child for child in folder.iterdir() if child.is_file() and not child.name.startswith("."))
-    for file in files:
-        if file.suffix != ".jsonl" and file.name != "labels.json":
-            print(f"not read: {file} (only .jsonl files are)", file=sys.stderr)
-    return [file for file in files if file.suffix == ".jsonl"]
-
-
-def _convert_file(source: Path, settings: Settings, problems: list[Problem]) -> tuple[dict[str, Any], Converted | None]:
-    """One file's manifest entry and converted rows; what is wrong goes to ``problems``."""
-    before = len(problems)
-    kind, rows, unused = read_rows(source, problems)
-    if not rows:
-        if len(problems) == before:
-            problems.append(Problem(source, 1, "the file holds no row", "fill it or leave it out"))
-        return {}, None
-    folder = source.resolve().parent.name
-    try:
-        task = _task(kind, folder)
-        labels = _labels_beside(source) if task == "classification" else {}
-        result = convert(task, rows, settings, labels)
-    except BadRow as bad:
-        problems.append(Problem(source, bad.line or rows[0].line, bad.what, bad.fix))
-        return {}, None
-    if task in LABELLED_TASKS and not folder.endswith(NO_IN_BATCH_NEG):
-        folder = f"{task}-{NO_IN_BATCH_NEG}"  # rows of one label in a batch would be each other's false negatives (D4)
-    entry = {
-        "input": str(source),
-        "sha256": hashlib.sha256(source.read_bytes()).hexdigest(),
-        "task": task,
-        "columns_not_used": unused,
-        "folder": folder,
-        "rows_read": result.read,
-        "rows_used": result.used,
-        "rows_merged": result.merged,
-        "rows_set_aside": dict(result.set_aside),
-        "rows_written": len(result.rows),
-        "negatives_added": result.negatives_added,
-        "texts_removed": dict(result.texts_removed),
-    }
-    return entry, result
-
-
-def _task(kind: str, folder: str) -> str:
-    """The task of a file: labelled rows are told apart by their folder's name, all others by their columns."""
-    if kind != "labelled":
-        return kind
-    for task in LABELLED_TASKS:
-        if folder.startswith(task):
-            return task
-    raise BadRow(
-        f"rows of text and label in a folder named {folder!r} may be meant for classification or clustering",
-        f"put the file in a folder named classification-{NO_IN_BATCH_NEG} or clustering-{NO_IN_BATCH_NEG}",
-    )
-
-
-def _labels_beside(source: Path) -> dict[str, str]:
-    """``labels.json`` beside the file: label to description; empty where there is none."""
-    path = source.with_name("labels.json")
-    if not path.is_file():
-        return {}
-    try:
-        labels = json.loads(path.read_text("utf-8-sig"))
-    except ValueError as error:
-        raise KitError(f"{path} is not valid JSON ({error}); write one object of label and description") from error
-    if not isinstance(labels, dict) or not all(isinstance(text, str) and text.strip() for text in labels.values()):
-        raise KitError(f"{path} must be one object of label and description; every description a text")
-    return labels
-
-
-def _free_name(root: Path, folder: Path, stem: str) -> str:
+def _free_name(root: Path, folder: str, stem: str) -> str:
     """``folder/stem.jsonl`` under ``root``, numbered where another input already has that name."""
     name, number = f"{folder}/{stem}.jsonl", 1
     while (root / name).exists():
@@ -181,26 +191,27 @@ def _free_name(root: Path, folder: Path, stem: str) -> str:
     return name
 
 
-def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def _tell(entry: dict[str, Any]) -> None:
-    """One line a file: what was read and what became of it."""
-    aside = sum(entry["rows_set_aside"].values())
-    parts = [f"{entry['rows_read']} rows read", f"{entry['rows_used']} used"]
-    if entry["rows_merged"]:
-        parts.append(f"{entry['rows_merged']} merged")
-    if aside:
-        reasons = ", ".join(f"{count}: {reason}" for reason, count in entry["rows_set_aside"].items())
-        parts.append(f"{aside} set aside ({reasons})")
-    if entry["negatives_added"]:
-        parts.append(f"{entry['negatives_added']} negatives drawn from the set")
-    for reason, count in entry["texts_removed"].items():
-        parts.append(f"{count} texts left out ({reason})")
-    if entry["columns_not_used"]:
-        parts.append(f"columns not used: {', '.join(entry['columns_not_used'])}")
-    print(f"{entry['input']}: {entry['task']}; {', '.join(parts)}", file=sys.stderr)
+def _tell(manifest: dict[str, Any], output_dir: Path) -> None:
+    """One line a file: what was read and what became of it; then what is true of all."""
+    for entry in manifest["sets"]:
+        parts = [f"{entry['rows_read']} rows read", f"{entry['rows_used']} used"]
+        if entry["rows_merged"]:
+            parts.append(f"{entry['rows_merged']} merged")
+        if aside := sum(entry["rows_set_aside"].values()):
+            reasons = ", ".join(f"{count}: {reason}" for reason, count in entry["rows_set_aside"].items())
+            parts.append(f"{aside} set aside ({reasons})")
+        if entry["negatives_added"]:
+            parts.append(f"{entry['negatives_added']} negatives drawn from the set")
+        for reason, count in entry["texts_removed"].items():
+            parts.append(f"{count} texts left out ({reason})")
+        if entry["columns_not_used"]:
+            parts.append(f"columns not used: {', '.join(entry['columns_not_used'])}")
+        parts += entry["notes"]
+        print(f"{entry['input']}: {entry['task']} ({entry['task_told']}); {', '.join(parts)}", file=sys.stderr)
+    if manifest["held_out"]:
+        counts = ", ".join(f"{count} of {task}" for task, count in manifest["held_out"].items())
+        print(f"held out for evaluation in {output_dir / EVAL_FOLDER}: {counts}", file=sys.stderr)
+    elif manifest["settings"]["holdout"]:
+        print("nothing held out for evaluation: there are too few rows", file=sys.stderr)
+    if manifest["rows_rejected"]:
+        print(f"the rows set aside are in {output_dir / REJECTED}", file=sys.stderr)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.errors import KitError
+from m3kit.evaluation.rows import lines, read_objects, string
 
 HEADER = ["query-id", "corpus-id", "score"]
+FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/test.tsv"
 
 
@@ -58,50 +59,32 @@ def read_eval_data(folder: Path) -> EvalData:
     )
 
 
-def _files(folder: Path) -> list[Path]:
+def check_folder(folder: Path, layout: str) -> None:
     if not folder.is_dir():
         found = "is no folder" if folder.exists() else "does not exist"
-        raise KitError(f"the test data {folder} {found}; give --eval_data a folder with {LAYOUT}")
-    files = [folder / "corpus.jsonl", folder / "queries.jsonl", folder / "qrels" / "test.tsv"]
-    missing = [str(file.relative_to(folder)) for file in files if not file.is_file()]
+        raise KitError(f"the test data {folder} {found}; give --eval_data a folder with {layout}")
+
+
+def _files(folder: Path) -> list[Path]:
+    check_folder(folder, LAYOUT)
+    files = [folder / name for name in FILES]
+    missing = [name for name, file in zip(FILES, files, strict=True) if not file.is_file()]
     if missing:
         raise KitError(f"the test data {folder} has no {' and no '.join(missing)}; it needs {LAYOUT}")
     return files
 
 
-def _lines(file: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, counted from 1, without their line ends."""
-    # Split bytes, not text: str.splitlines would also cut at characters that may stand inside a JSON string.
-    for number, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError:
-            problems.append(Problem(file, number, "is not UTF-8", "save the file as UTF-8"))
-            continue
-        if line.strip():
-            yield number, line
-
-
 def _read_texts(file: Path, text_of: Callable[[dict], str], problems: list[Problem]) -> dict[str, str]:
-    texts: dict[str, str] = {}
     first_line: dict[str, int] = {}
-    for number, line in _lines(file, problems):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise BadRow("is not a JSON object", 'write {"_id": "…", "text": "…"}')
-            key = _id(row)
-            if key in first_line:
-                raise BadRow(f"_id {key!r} was already used on line {first_line[key]}", "give each row its own _id")
-            first_line[key] = number
-            texts[key] = text_of(row)
-        except json.JSONDecodeError as error:
-            problems.append(Problem(file, number, f"is broken JSON ({error})", "write one JSON object on a line"))
-        except BadRow as bad:
-            problems.append(Problem(file, number, bad.what, bad.fix))
-    if not first_line and not problems:
-        problems.append(Problem(file, 1, "has no rows", "write one JSON object on a line"))
-    return texts
+
+    def parse(number: int, row: dict) -> tuple[str, str]:
+        key = _id(row)
+        if key in first_line:
+            raise BadRow(f"_id {key!r} was already used on line {first_line[key]}", "give each row its own _id")
+        first_line[key] = number
+        return key, text_of(row)
+
+    return dict(read_objects(file, parse, '{"_id": "…", "text": "…"}', problems))
 
 
 def _id(row: dict) -> str:
@@ -118,7 +101,7 @@ def _id(row: dict) -> str:
 
 
 def _query_text(row: dict) -> str:
-    text = _string(row, "text")
+    text = string(row, "text")
     if not text:
         raise BadRow("text is missing or empty", 'write the query under "text", or remove the row')
     return text
@@ -126,34 +109,25 @@ def _query_text(row: dict) -> str:
 
 def _passage_text(row: dict) -> str:
     """Title and text with a space between, as BEIR itself gives them to a model."""
-    text = " ".join(part for part in (_string(row, "title"), _string(row, "text")) if part)
+    text = " ".join(part for part in (string(row, "title"), string(row, "text")) if part)
     if not text:
         raise BadRow("title and text are missing or empty", 'write the passage under "text", or remove the row')
     return text
 
 
-def _string(row: dict, field: str) -> str:
-    value = row.get(field)
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BadRow(f"{field} is {type(value).__name__}, not a string", f'write "{field}" as a string')
-    return value.strip()
-
-
 def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Problem]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     header = "start the file with the line query-id<TAB>corpus-id<TAB>score"
-    lines = list(_lines(file, problems))
-    if not lines:
+    found = list(lines(file, problems))
+    if not found:
         problems.append(Problem(file, 1, "is empty", header))
         return qrels
-    number, first = lines[0]
+    number, first = found[0]
     # BEIR's own reader skips the first line unseen, so that a file without a header loses a pair.
     if [field.strip() for field in first.split("\t")] != HEADER:
         problems.append(Problem(file, number, "is not the header", header))
         return qrels
-    for number, line in lines[1:]:
+    for number, line in found[1:]:
         try:
             query, passage, grade = _pair(line)
             if query not in queries:

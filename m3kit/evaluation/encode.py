@@ -75,9 +75,13 @@ class Encoder:
     def passages(self, texts: Sequence[str]) -> Vectors:
         return self._encode(self.flag_model.encode_corpus, texts)
 
-    def _encode(self, encode, texts: Sequence[str]) -> Vectors:
+    def dense(self, texts: Sequence[str]) -> np.ndarray:
+        """Dense vectors (texts, size) of texts encoded as passages are; the other two are not computed."""
+        return self._encode(self.flag_model.encode_corpus, texts, return_sparse=False, return_colbert_vecs=False).dense
+
+    def _encode(self, encode, texts: Sequence[str], **wanted: bool) -> Vectors:
         with _stdout_kept_clean():
-            encoded = encode(list(texts))
+            encoded = encode(list(texts), **wanted)
         vectors = Vectors(encoded["dense_vecs"], encoded["lexical_weights"], encoded["colbert_vecs"])
         # Checked here because FlagEmbedding drops a NaN token weight unseen, and NaN sorts to one end of a ranking.
         if not all(np.isfinite(array).all() for array in [vectors.dense, *(vectors.colbert or [])]):

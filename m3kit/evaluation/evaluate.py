@@ -1,8 +1,9 @@
-"""Compare models on test data in BEIR form: dense, sparse, ColBERT and hybrid scores of each.
+"""Compare models on test data: retrieval (BEIR), semantic similarity, classification and clustering.
 
     python -m m3kit evaluate --models base=BAAI/bge-m3 tuned=outputs/run --eval_data eval --output_dir outputs/run
 
-The table goes to stdout, all numbers and settings to metrics.json in the output folder.
+Retrieval is measured by dense, sparse, ColBERT and hybrid scores, the other three tasks by dense vectors. The table
+goes to stdout, all numbers and settings to metrics.json in the output folder.
 """
 
 from __future__ import annotations
@@ -13,17 +14,22 @@ import os
 import re
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import EvalData, read_eval_data
+from m3kit.evaluation.beir import EvalData
+from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
 from m3kit.evaluation.metrics import measure
 from m3kit.evaluation.table import SCORES, changes, render_table, verdict
+from m3kit.evaluation.tasks import KMEANS_SEEDS, Task
 
-# Passages encoded at once, in batches: enough for FlagEmbedding's sorting by length, and a bound on memory.
+# Texts encoded at once, in batches: enough for FlagEmbedding's sorting by length, and a bound on memory.
 BATCHES_A_CHUNK = 64
 
 TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
@@ -37,9 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME=PATH",
         help="model folders or hub names; the first is the base",
     )
-    parser.add_argument(
-        "--eval_data", type=Path, required=True, help="folder with corpus.jsonl, queries.jsonl, qrels/test.tsv"
-    )
+    parser.add_argument("--eval_data", type=Path, required=True, help=f"folder with {LAYOUT}")
     parser.add_argument("--output_dir", type=Path, required=True, help="where metrics.json is written")
     # encoding, as the models were trained
     parser.add_argument("--query_max_len", type=_positive, default=512, help="tokens")
@@ -68,7 +72,7 @@ def _true_or_false(text: str) -> bool:
 
 def run(args: argparse.Namespace) -> None:
     paths = parse_models(args.models)
-    data = read_eval_data(args.eval_data)
+    data = read_eval_folder(args.eval_data)
     make_folder(args.output_dir)
     metrics = evaluate(
         paths,
@@ -107,7 +111,7 @@ def parse_models(given: list[str]) -> dict[str, str]:
 
 def evaluate(
     paths: dict[str, str],
-    data: EvalData,
+    data: EvalFolder,
     device: str = "auto",
     precision: str = "auto",
     cache_dir: str | None = None,
@@ -117,26 +121,20 @@ def evaluate(
     # Late, so that errors in arguments and data do not wait for torch.
     from m3kit.evaluation.encode import EncodeSettings
     from m3kit.evaluation.models import choose_device, choose_precision, find_model
-    from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
 
-    if data.queries_left_out:
-        _say(f"Queries left out, as the qrels give them no relevant passage: {data.queries_left_out}.")
+    if data.retrieval and data.retrieval.queries_left_out:
+        _say(f"Queries left out, as the qrels give them no relevant passage: {data.retrieval.queries_left_out}.")
     device, device_reason = choose_device(device)
     precision, precision_reason = choose_precision(precision, device)
     _say(f"Device {device} ({device_reason}), precision {precision} ({precision_reason}).")
     settings = EncodeSettings(device=device, precision=precision, **encode_settings)
     # All models are found before the first is encoded: a wrong path must not cost the time of another model.
     models = [find_model(name, path, cache_dir) for name, path in paths.items()]
+    reasons = {"device_reason": device_reason, "precision_reason": precision_reason}
     metrics = {
         "eval_data": str(data.folder),
-        "queries": len(data.queries),
-        "queries_left_out": data.queries_left_out,
-        "passages": len(data.passages),
-        "relevant_pairs": data.relevant_pairs,
-        "settings": asdict(settings)
-        | {"device_reason": device_reason, "precision_reason": precision_reason}
-        | {"hybrid_weights": HYBRID_WEIGHTS, "candidates": CANDIDATES, "ties": TIES}
-        | {"versions": {name: version(name) for name in ("FlagEmbedding", "torch", "transformers", "ir-measures")}},
+        **_counts(data),
+        "settings": asdict(settings) | reasons | _method(data),
         "models": {model.name: _evaluate_model(model, data, settings) for model in models},
     }
     if len(models) > 1:
@@ -144,36 +142,91 @@ def evaluate(
     return metrics
 
 
-def _evaluate_model(model, data: EvalData, settings) -> dict:
+def _counts(data: EvalFolder) -> dict:
+    """How much of what was tested: the entries of metrics.json that the folder's parts add."""
+    counts: dict = {}
+    if data.retrieval:
+        counts = {
+            "queries": len(data.retrieval.queries),
+            "queries_left_out": data.retrieval.queries_left_out,
+            "passages": len(data.retrieval.passages),
+            "relevant_pairs": data.retrieval.relevant_pairs,
+        }
+    if data.tasks:
+        counts["tasks"] = {name: task.counts for name, task in data.tasks.items()}
+    return counts
+
+
+def _method(data: EvalFolder) -> dict:
+    """What else decides the numbers: constants and versions of the parts that the folder has."""
+    from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
+
+    method: dict = {}
+    libraries = ["FlagEmbedding", "torch", "transformers"]
+    if data.retrieval:
+        method |= {"hybrid_weights": HYBRID_WEIGHTS, "candidates": CANDIDATES, "ties": TIES}
+        libraries.append("ir-measures")
+    if data.tasks:
+        method["kmeans_seeds"] = KMEANS_SEEDS
+        libraries += ["scipy", "scikit-learn"]
+    return method | {"versions": {name: version(name) for name in libraries}}
+
+
+def _evaluate_model(model, data: EvalFolder, settings) -> dict:
     """One model's entry in metrics.json. ``seconds`` counts encoding and scoring, not loading."""
     from m3kit.evaluation.encode import Encoder
+
+    entry: dict = {"path": model.given}
+    with closing(Encoder(model, settings)) as encoder:
+        for note in encoder.notes:
+            _say(note)
+        start = time.monotonic()
+        if data.retrieval:
+            entry |= _measure_retrieval(encoder, data.retrieval)
+        if data.tasks:
+            entry["tasks"] = {name: _measure_task(encoder, name, task) for name, task in data.tasks.items()}
+        seconds = time.monotonic() - start
+        notes = encoder.notes
+    return entry | {"notes": notes, "seconds": round(seconds, 1)}
+
+
+def _measure_retrieval(encoder, data: EvalData) -> dict:
     from m3kit.evaluation.scores import Ranker
 
     # Ranker ranks the earlier of two equal passages first: this order is the rule in TIES.
     passage_ids = sorted(data.passages, reverse=True)
     query_ids = list(data.queries)
-    chunk = BATCHES_A_CHUNK * settings.batch_size
-    with closing(Encoder(model, settings)) as encoder:
-        for note in encoder.notes:
-            _say(note)
-        start = time.monotonic()
-        _say(f"{model.name}: encoding {len(query_ids)} queries with {model.given}")
-        ranker = Ranker(encoder.queries([data.queries[key] for key in query_ids]), encoder.vocabulary, settings.device)
-        for first in range(0, len(passage_ids), chunk):
-            ids = passage_ids[first : first + chunk]
-            _say(f"{model.name}: encoding passages {first + 1} to {first + len(ids)} of {len(passage_ids)}")
-            ranker.add(encoder.passages([data.passages[key] for key in ids]))
-        rankings = ranker.rankings()
-        seconds = time.monotonic() - start
-        notes = encoder.notes
-    entry: dict = {"path": model.given}
+    model, settings = encoder.model, encoder.settings
+    _say(f"{model.name}: encoding {len(query_ids)} queries with {model.given}")
+    ranker = Ranker(encoder.queries([data.queries[key] for key in query_ids]), encoder.vocabulary, settings.device)
+    for first, ids in _chunks(passage_ids, settings.batch_size):
+        _say(f"{model.name}: encoding passages {first + 1} to {first + len(ids)} of {len(passage_ids)}")
+        ranker.add(encoder.passages([data.passages[key] for key in ids]))
+    rankings = ranker.rankings()
+    measured: dict = {}
     for score in SCORES:
         if score in rankings:
             lists = [[passage_ids[number] for number in ranked] for ranked in rankings[score]]
-            entry[score] = measure(dict(zip(query_ids, lists, strict=True)), data.qrels)
+            measured[score] = measure(dict(zip(query_ids, lists, strict=True)), data.qrels)
         else:
-            entry[score] = {"scores": None, "reason": model.no_heads_reason}
-    return entry | {"notes": notes, "seconds": round(seconds, 1)}
+            measured[score] = {"scores": None, "reason": model.no_heads_reason}
+    return measured
+
+
+def _measure_task(encoder, name: str, task: Task) -> dict[str, float]:
+    model, vectors = encoder.model, []
+    for first, texts in _chunks(task.texts, encoder.settings.batch_size):
+        numbers = f"{first + 1} to {first + len(texts)} of {len(task.texts)}"
+        _say(f"{model.name}: encoding texts {numbers} for {name} with {model.given}")
+        vectors.append(encoder.dense(texts))
+    return task.measure(np.concatenate(vectors))
+
+
+def _chunks(items: list[str], batch_size: int) -> Iterator[tuple[int, list[str]]]:
+    """The items in chunks of BATCHES_A_CHUNK batches, each with the place of its first item."""
+    size = BATCHES_A_CHUNK * batch_size
+    for first in range(0, len(items), size):
+        yield first, items[first : first + size]
 
 
 def make_folder(folder: Path) -> None:

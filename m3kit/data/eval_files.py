@@ -1,0 +1,130 @@
+"""Write held-out rows as `m3kit evaluate` reads them: retrieval in BEIR form, other tasks in their own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import orjson
+
+from m3kit.data.dataset import HELD_OUT, MERGED, DataSet, Texts
+from m3kit.data.reading import Reading
+from m3kit.data.rowindex import RowIndex
+from m3kit.data.text import same_text
+from m3kit.data.workers import Workers
+
+ROWS_A_PART = 10_000
+RETRIEVAL_TASKS = ("retrieval", "native")
+
+
+def write_eval(sets: list[DataSet], folder: Path, workers: Workers) -> dict[str, int]:
+    """Write what is held out of the sets; returns how many queries (pairs, texts) of each task."""
+    counts: dict[str, int] = {}
+    retrieval = [data for data in sets if data.task in RETRIEVAL_TASKS and data.fates.count(HELD_OUT)]
+    if retrieval:
+        # The corpus is every passage, that of sets from which nothing was held out too.
+        counts["retrieval"] = _write_beir([d for d in sets if d.task in RETRIEVAL_TASKS], folder, workers)
+    for task in ("sts", "classification", "clustering"):
+        chosen = [data for data in sets if data.task == task and data.fates.count(HELD_OUT)]
+        rows = [row for data in chosen for row in _held_out_rows(data)]
+        if rows:
+            (folder / task).mkdir(parents=True)
+            _write_lines(folder / task / "test.jsonl", rows)
+            counts[task] = len(rows)
+        if rows and task == "classification":
+            texts = {label: text for data in chosen for label, text in zip(data.labels, data.label_texts, strict=True)}
+            (folder / task / "labels.json").write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", "utf-8")
+    return counts
+
+
+def _held_out_rows(data: DataSet) -> Iterator[dict]:
+    texts = Texts(data.reading, data.index)
+    for row in np.flatnonzero(data.fates.of_row == HELD_OUT).tolist():
+        (first, *others), _, value = texts.row(row)
+        if data.task == "sts":
+            yield {"sentence1": first, "sentence2": others[0], "score": value}
+        else:
+            yield {"text": first, "label": value}
+
+
+@dataclass(frozen=True)
+class _CorpusPart:
+    reading: Reading
+    index_folder: Path
+    start: int
+    stop: int
+
+
+def _corpus_part(part: _CorpusPart) -> bytes:
+    index = RowIndex(part.index_folder)
+    first = index.column("first", part.start, part.stop + 1)
+    numbers = index.column("passage", int(first[0]), int(first[-1])).tolist()
+    flat = (text for texts, _, _ in Texts(part.reading, index).rows(part.start, part.stop) for text in texts)
+    return b"".join(
+        orjson.dumps({"_id": f"p{number}", "title": "", "text": text}, option=orjson.OPT_APPEND_NEWLINE)
+        for number, text in zip(numbers, flat, strict=True)
+        if number
+    )
+
+
+def _write_beir(sets: list[DataSet], folder: Path, workers: Workers) -> int:
+    """Every passage of the sets once, the held-out queries, and their positives as qrels."""
+    (folder / "qrels").mkdir(parents=True)
+    ids = _number_passages(sets)
+    with (folder / "corpus.jsonl").open("wb") as file:
+        for data in sets:
+            parts = (
+                _CorpusPart(data.reading, data.index.folder, start, min(len(data.index), start + ROWS_A_PART))
+                for start in range(0, len(data.index), ROWS_A_PART)
+            )
+            file.writelines(workers.map(_corpus_part, parts))
+    queries: dict[str, tuple[str, dict[int, None]]] = {}
+    for data in sets:
+        texts = Texts(data.reading, data.index)
+        for row in np.flatnonzero(data.fates.of_row == HELD_OUT).tolist():
+            found, positives, _ = texts.row(row)
+            keys = data.index.keys(row, row + 1)[0][1 : 1 + positives]
+            _, relevant = queries.setdefault(same_text(found[0]), (found[0], {}))
+            relevant.update((ids[int(key)], None) for key in keys)
+    names = [f"q{number}" for number in range(1, len(queries) + 1)]
+    asked = zip(names, queries.values(), strict=True)
+    _write_lines(folder / "queries.jsonl", ({"_id": name, "text": text} for name, (text, _) in asked))
+    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8", newline="\n") as file:
+        file.write("query-id\tcorpus-id\tscore\n")
+        for name, (_, relevant) in zip(names, queries.values(), strict=True):
+            file.writelines(f"{name}\tp{number}\t1\n" for number in relevant)
+    return len(queries)
+
+
+def _number_passages(sets: list[DataSet]) -> dict[int, int]:
+    """Keep the number of each text that is the first of its kind among the passages, 0 for all others, as a column;
+    returns the numbers of the held-out rows' passages by their keys."""
+    keys, passage, held = [], [], []
+    for data in sets:
+        counts = data.index.column("texts").astype(np.int64)
+        first = data.index.column("first")[:-1]
+        known = np.repeat((data.fates.of_row <= MERGED) | (data.fates.of_row == HELD_OUT), counts)
+        known[first] = False
+        passage.append(known)
+        held.append(np.repeat(data.fates.of_row == HELD_OUT, counts))
+        keys.append(data.index.column("key"))
+    every = np.flatnonzero(np.concatenate(passage))
+    key = np.concatenate(keys)
+    _, chosen = np.unique(key[every], return_index=True)
+    number = np.zeros(len(key), np.uint32)
+    number[every[np.sort(chosen)]] = np.arange(1, len(chosen) + 1)
+    ends = np.cumsum([len(part) for part in keys])
+    for data, end, part in zip(sets, ends, keys, strict=True):
+        data.index.save("passage", number[end - len(part) : end])
+    wanted = np.unique(key[np.concatenate(held) & np.concatenate(passage)])
+    numbered = np.flatnonzero(number)
+    found = numbered[np.isin(key[numbered], wanted)]
+    return dict(zip(key[found].tolist(), number[found].tolist(), strict=True))
+
+
+def _write_lines(path: Path, rows: Iterator[dict] | list[dict]) -> None:
+    with path.open("wb") as file:
+        file.writelines(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE) for row in rows)

@@ -1,0 +1,299 @@
+"""Read a part of a file of JSON lines: every row parsed, checked by itself, and turned into columns of a row index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+
+from m3kit.data.formats import Layout, recognise
+from m3kit.data.near import bands
+from m3kit.data.problems import ERROR, WARNING, BadRow, Problem
+from m3kit.data.row_checks import check_repeats, check_texts
+from m3kit.data.rowindex import BAND_COLUMNS
+from m3kit.data.text import keys_of
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one file is read."""
+
+    source: Path  # the user's file, as it is named in messages
+    lines: Path  # JSON lines on this disk
+    textual: bool = False
+    kind: str | None = None  # the format of the file's first row
+    renames: tuple[tuple[str, str], ...] = ()  # (field, the column in which it stands)
+    max_score: float = 1.0
+    strict: bool = False
+    query_max_len: int = 512
+    passage_max_len: int = 512
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some whole lines of a file: bytes ``start`` to ``stop``, of which the first is line ``first`` (from 1)."""
+
+    reading: Reading
+    start: int
+    stop: int
+    first: int
+    numbers: np.ndarray | None = None  # the line in the user's file of each line here, where it is another
+
+
+@dataclass
+class Rows:
+    """What became of a part: ``read`` rows are in ``columns`` or in ``bad``, each once."""
+
+    read: int
+    columns: dict[str, np.ndarray]
+    labels: list[str]  # by the part's own numbers
+    types: dict[str | None, int]  # of native rows: the line where each was met first
+    problems: list[Problem]
+    bad: list[tuple[Problem, str]]  # each with the row as it stands in the file
+    columns_seen: set[str]
+    unused: set[str]
+
+
+class LayoutOf:
+    """The layout for a row's columns; each set of columns is looked at once."""
+
+    def __init__(self, reading: Reading):
+        self._reading, self._known = reading, {}
+        self.kind = reading.kind
+
+    def __call__(self, record: Mapping[str, Any]) -> Layout:
+        columns = tuple(record)
+        layout = self._known.get(columns)
+        if layout is None:
+            reading = self._reading
+            layout = recognise(columns, dict(reading.renames), self.kind, reading.textual, reading.max_score)
+            self._known[columns] = layout
+            self.kind = layout.kind
+        return layout
+
+    def columns(self) -> set[str]:
+        return set(chain.from_iterable(self._known))
+
+    def unused(self) -> set[str]:
+        return set().union(*(layout.unused for layout in self._known.values()))
+
+
+def read_part(part: Part) -> Rows:
+    """Parse and check the rows of a part."""
+    reading = part.reading
+    with reading.lines.open("rb") as file:
+        file.seek(part.start)
+        data = file.read(part.stop - part.start)
+    lines = data.split(b"\n")
+    layout_of = LayoutOf(reading)
+    numbers: list[int] = []
+    texts: list[list[str]] = []
+    positives: list[int] = []
+    values: list[Any] = []
+    bad: dict[int, BadRow] = {}
+    for number, raw in enumerate(lines):
+        if not raw or raw.isspace() or raw == b"\xef\xbb\xbf":
+            continue
+        try:
+            record = parse_line(raw)
+            row, count, value = layout_of(record).parse(record)
+        except BadRow as problem:
+            bad[number] = problem
+        else:
+            numbers.append(number)
+            texts.append(row)
+            positives.append(count)
+            values.append(value)
+
+    read = len(numbers) + len(bad)
+    line_of = _line_numbers(part, len(lines))
+    name_of = Names(layout_of.kind)
+    flat = list(chain.from_iterable(texts))
+    same, keys, sizes = keys_of(flat)
+    counts = np.fromiter(map(len, texts), np.int64, len(texts))
+    first = np.zeros(len(texts) + 1, np.int64)
+    np.cumsum(counts, out=first[1:])
+    key = np.array(keys, np.uint64)
+    repeats = _with_repeats(key, counts)
+
+    found = list(check_texts(flat, same, first, positives, name_of))
+    found += check_repeats(key, first, positives, values, np.flatnonzero(repeats), layout_of.kind)
+    problems: list[Problem] = []
+    keep = np.ones(len(texts), bool)
+    for row, severity, problem in sorted(found, key=lambda one: one[0]):
+        if severity == ERROR or (reading.strict and severity == WARNING):
+            if keep[row]:
+                bad[numbers[row]] = problem
+            keep[row] = False
+        else:
+            line = int(line_of[numbers[row]])
+            problems.append(Problem(reading.source, line, problem.what, problem.fix, problem.code, severity))
+
+    lengths = np.fromiter(map(len, lines), np.int64, len(lines))
+    offsets = np.cumsum(lengths + 1) - lengths - 1 + part.start
+    where = np.array(numbers, np.int64)
+    labels, types, value = _values(layout_of.kind, values, line_of[where])
+    queries = [slot for row in range(len(texts)) for slot in _query_slots(layout_of.kind, first[row])]
+    columns = {
+        "offset": offsets[where],
+        "length": lengths[where],
+        "line": line_of[where],
+        "texts": counts,
+        "positives": np.array(positives, np.int64),
+        "repeats": repeats,
+        "row_key": _row_keys(key, first, layout_of.kind),
+        "number": value,
+        "key": key,
+        "long": _may_be_long(np.array(sizes, np.int64), first, reading),
+    }
+    columns |= zip(BAND_COLUMNS, bands([same[slot] for slot in queries]).T, strict=True)
+    if not keep.all():
+        a_row = dict.fromkeys(BAND_COLUMNS, len(queries) // len(texts)) | dict.fromkeys(("key", "long"), counts)
+        columns = {name: column[np.repeat(keep, a_row.get(name, 1))] for name, column in columns.items()}
+    return Rows(
+        read=read,
+        columns=columns,
+        labels=labels,
+        types=types,
+        problems=problems,
+        bad=[_bad_row(reading, int(line_of[number]), bad[number], lines[number]) for number in sorted(bad)],
+        columns_seen=layout_of.columns(),
+        unused=layout_of.unused(),
+    )
+
+
+def parse_line(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a line. Raises ``BadRow``."""
+    # A byte order mark stands at the start of a file, and inside where files were put together.
+    raw = raw.removeprefix(b"\xef\xbb\xbf")
+    try:
+        record = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        record = _examine(raw)
+    if type(record) is not dict:
+        what = f"a JSON {type(record).__name__} instead of an object"
+        raise BadRow(what, "write one JSON object a line", code="json")
+    # Of a name that stands twice every parser keeps the last value in silence. Fewer or more colons than names is rare.
+    if raw.count(b'":') != len(record):
+        _load(raw.decode("utf-8"))
+    return record
+
+
+def _examine(raw: bytes) -> Any:
+    """What orjson does not take: the reason, or the value where only orjson is too strict to read it (NaN)."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        what = f"not UTF-8 (byte {error.start + 1} of the line)"
+        raise BadRow(what, "save the file as UTF-8", code="utf-8") from None
+    record = _load(text)
+    try:
+        json.dumps(record, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError:
+        what = "holds half a surrogate pair, which is no character"
+        raise BadRow(what, "write the character itself", code="surrogate") from None
+    return record
+
+
+def _load(text: str) -> Any:
+    fix = "write one JSON object a line"
+    try:
+        return json.loads(text, object_pairs_hook=_no_repeated_name)
+    except json.JSONDecodeError as error:
+        raise BadRow(f"not valid JSON ({error.msg}, column {error.colno})", fix, code="json") from None
+    except RecursionError:
+        raise BadRow("not valid JSON (nested too deep)", fix, code="json") from None
+    except ValueError as error:  # a whole number of more digits than Python reads
+        raise BadRow(f"not valid JSON ({error})", fix, code="json") from None
+
+
+def _no_repeated_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise BadRow(f'"{twice}" stands twice in one row', "keep one of the two", code="name-twice")
+    return record
+
+
+class Names:
+    """The column of a row's text by its place, for messages."""
+
+    def __init__(self, kind: str | None):
+        self._kind = kind
+
+    def __call__(self, slot: int, positives: int) -> str:
+        if self._kind == "sts":
+            return f"sentence{slot + 1}"
+        if self._kind == "labelled":
+            return "text"
+        if slot == 0:
+            return "query"
+        short = self._kind == "native"
+        return ("pos" if short else "positive") if slot <= positives else ("neg" if short else "negative")
+
+
+def _line_numbers(part: Part, count: int) -> np.ndarray:
+    if part.numbers is None:
+        return np.arange(part.first, part.first + count)
+    # A last line end is followed by a line that is none.
+    return np.append(part.numbers, part.numbers[-1:])
+
+
+def _with_repeats(key: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Which rows have two texts that are the same."""
+    row = np.repeat(np.arange(len(counts)), counts)
+    order = np.lexsort((key, row)) if len(key) else np.empty(0, np.int64)
+    again = (key[order][1:] == key[order][:-1]) & (row[order][1:] == row[order][:-1])
+    repeats = np.zeros(len(counts), bool)
+    repeats[row[order][1:][again]] = True
+    return repeats
+
+
+def _row_keys(key: np.ndarray, first: np.ndarray, kind: str | None) -> np.ndarray:
+    """A key of each row's texts: the same where all of them are, in the same places (of an STS pair, in any)."""
+    if not len(key):
+        return key
+    place = np.arange(len(key)) - np.repeat(first[:-1], np.diff(first))
+    factor = (place.astype(np.uint64) if kind != "sts" else np.uint64(0)) * np.uint64(2) + np.uint64(1)
+    mixed = key * (factor * np.uint64(0x9E3779B97F4A7C15))
+    mixed ^= mixed >> np.uint64(29)
+    return np.add.reduceat(mixed, first[:-1])
+
+
+def _may_be_long(sizes: np.ndarray, first: np.ndarray, reading: Reading) -> np.ndarray:
+    """Which texts may have more tokens than are allowed: a token is a byte at least, and two mark the ends."""
+    limits = np.full(len(sizes), reading.passage_max_len)
+    limits[first[:-1]] = reading.query_max_len
+    return sizes + 2 > limits
+
+
+def _values(
+    kind: str | None, values: list[Any], lines: np.ndarray
+) -> tuple[list[str], dict[str | None, int], np.ndarray]:
+    """(labels, types, number of each row): see ``ROW_COLUMNS``."""
+    if kind == "labelled":
+        numbers: dict[str, int] = {}
+        number = np.array([numbers.setdefault(label, len(numbers)) for label in values], np.float64)
+        return list(numbers), {}, number
+    if kind == "native":
+        types: dict[str | None, int] = {}
+        for extra, line in zip(values, lines, strict=True):
+            types.setdefault(extra.get("type"), int(line))
+        return [], types, np.array(["neg_scores" in extra for extra in values], np.float64)
+    return [], {}, np.array(values, np.float64)
+
+
+def _query_slots(kind: str | None, first: int) -> tuple[int, ...]:
+    return (first, first + 1) if kind == "sts" else (first,)
+
+
+def _bad_row(reading: Reading, line: int, bad: BadRow, raw: bytes) -> tuple[Problem, str]:
+    problem = Problem(reading.source, line, bad.what, bad.fix, bad.code)
+    return problem, raw.decode("utf-8", "backslashreplace")

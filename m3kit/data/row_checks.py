@@ -1,0 +1,59 @@
+"""Checks of rows by themselves. Each yields (row, severity, what and fix)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from m3kit.data.problems import ERROR, WARNING, BadRow
+from m3kit.data.text import damage, is_blank
+
+Found = tuple[int, str, BadRow]
+# STS pairs of the same text that are said to mean less than this are contradictory.
+SAME_TEXT_SCORE = 0.8
+
+
+def check_texts(
+    flat: list[str], same: list[str], first: np.ndarray, positives: list[int], name_of: Callable[[int, int], str]
+) -> Iterator[Found]:
+    """Texts that are empty or damaged. ``flat`` has the texts of row r at first[r]:first[r + 1], ``same`` their
+    ``same_text`` forms; ``name_of`` gives the column for a place in a row and the row's number of positives."""
+    # First of all the texts that nothing can be wrong with are left out, for that is nearly every one.
+    doubtful = [n for n, text in enumerate(flat) if not (text.isascii() and text.isprintable() and same[n])]
+    for number in doubtful:
+        text = flat[number]
+        row = int(np.searchsorted(first, number, side="right")) - 1
+        name = name_of(number - int(first[row]), positives[row])
+        if is_blank(text):
+            what = "is empty" if not text else "is empty (nothing but white space or invisible characters)"
+            yield row, ERROR, BadRow(f'"{name}" {what}', "fill it in or delete the row", code="empty")
+        elif found := damage(text):
+            code, what = found
+            yield row, WARNING, BadRow(f'"{name}" {what}', "write the text again from its source", code=code)
+
+
+def check_repeats(
+    key: np.ndarray, first: np.ndarray, positives: list[int], values: list[Any], rows: np.ndarray, kind: str | None
+) -> Iterator[Found]:
+    """Rows in which two texts are the same; ``rows`` are those, the other arguments as in ``check_texts``."""
+    for row in rows.tolist():
+        keys = key[first[row] : first[row + 1]].tolist()
+        if kind == "sts":
+            if values[row] < SAME_TEXT_SCORE:
+                what = f"both sentences are the same text, and the score is {values[row]:g}"
+                yield row, WARNING, BadRow(what, "correct the score or delete the row", code="sts-same-text")
+            continue
+        query, right, wrong = keys[0], keys[1 : 1 + positives[row]], keys[1 + positives[row] :]
+        if query in right:
+            what = "a positive is the query itself: it teaches nothing"
+            yield row, WARNING, BadRow(what, "give the passage that answers the query", code="positive-is-query")
+        if query in wrong:
+            what = "a negative is the query itself"
+            yield row, WARNING, BadRow(what, "delete that negative", code="negative-is-query")
+        if set(right) & set(wrong):
+            what = "a negative is a positive of its query"
+            yield row, WARNING, BadRow(what, "delete the one that is wrong", code="negative-is-positive")
+        if len(set(right)) < len(right) or len(set(wrong)) < len(wrong):
+            yield row, WARNING, BadRow("a passage is given twice", "delete the repeat", code="passage-twice")

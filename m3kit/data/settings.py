@@ -1,0 +1,97 @@
+"""What decides how data is read, checked and converted; kept in the manifest."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import dataclass, fields
+
+from m3kit.data.formats import FIELDS
+from m3kit.errors import KitError
+
+
+@dataclass(frozen=True)
+class Settings:
+    train_group_size: int = 8
+    seed: int = 42
+    query_instruction_for_retrieval: str = ""
+    classification_positives: str = "labels"
+    # how rows are read
+    task: str | None = None  # of rows {"text", "label"} outside a task folder
+    columns: tuple[tuple[str, str], ...] = ()  # (field, the column in which it stands)
+    sts_max_score: float = 1.0
+    # what is done about bad rows
+    strict: bool = False
+    skip_bad_rows: bool = False
+    # what is compared with
+    eval_data: str | None = None
+    holdout: float = 0.0  # the share of the rows that is kept back for evaluation
+    tokenizer: str | None = None  # of the model that is to be trained
+    cache_dir: str | None = None
+    query_max_len: int = 512
+    passage_max_len: int = 512
+    batch_size: int = 1  # of all processes together
+
+    def check(self) -> None:
+        """Raise ``KitError`` where a setting makes no sense."""
+        if self.train_group_size < 2:
+            raise KitError("train_group_size must be 2 or more: a softmax over one candidate teaches nothing")
+        if min(self.query_max_len, self.passage_max_len, self.batch_size) < 1:
+            raise KitError("query_max_len, passage_max_len and batch_size must be 1 or more")
+        if not 0 <= self.holdout < 1:
+            raise KitError(f"holdout is the share of the rows kept back, from 0 to below 1, not {self.holdout:g}")
+        if not 0 < self.sts_max_score < math.inf:
+            raise KitError(f"sts_max_score is the largest score of the files, above 0, not {self.sts_max_score:g}")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `check` and `prepare` share."""
+    # how rows are read
+    parser.add_argument(
+        "--columns",
+        type=_columns,
+        default=(),
+        metavar="FIELD=COLUMN,…",
+        help="which column holds which field, as in query=question,positive=answer",
+    )
+    parser.add_argument(
+        "--task",
+        choices=("classification", "clustering"),
+        help="what rows of text and label are for, where the name of their folder does not say it",
+    )
+    parser.add_argument("--sts_max_score", type=float, default=1.0, help="what STS scores are divided by (5 if 0 to 5)")
+    # what is done about problems
+    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
+    parser.add_argument(
+        "--skip-bad-rows",
+        "--skip_bad_rows",
+        action="store_true",
+        help="go on without bad rows; prepare keeps them in rejected.jsonl, with the reasons",
+    )
+    # what the data is compared with
+    parser.add_argument("--eval_data", metavar="FOLDER", help="evaluation data in which no training row should stand")
+    parser.add_argument("--tokenizer", metavar="MODEL", help="model by whose tokens lengths are measured")
+    parser.add_argument("--cache_dir", help="where Hub models are kept (default: the Hub library's own place)")
+    parser.add_argument("--query_max_len", type=int, default=512, help="tokens")
+    parser.add_argument("--passage_max_len", type=int, default=512, help="tokens")
+    parser.add_argument("--batch_size", type=int, default=1, help="queries in a batch of all processes together")
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings among the arguments, checked. Raises ``KitError``."""
+    names = {field.name for field in fields(Settings)}
+    settings = Settings(**{name: value for name, value in vars(args).items() if name in names})
+    settings.check()
+    return settings
+
+
+def _columns(text: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for pair in text.split(","):
+        name, equals, column = pair.partition("=")
+        if not equals or not column or name not in FIELDS:
+            raise argparse.ArgumentTypeError(f"{pair!r} is not FIELD=COLUMN; the fields: {', '.join(FIELDS)}")
+        pairs.append((name, column))
+    if len(dict(pairs)) < len(pairs):
+        raise argparse.ArgumentTypeError("a field is given two columns")
+    return tuple(pairs)

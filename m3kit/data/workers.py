@@ -1,0 +1,68 @@
+"""Run a function over many parts on all cores, results in the order of the parts."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import TypeVar
+
+from m3kit.errors import KitError
+
+Part, Result = TypeVar("Part"), TypeVar("Result")
+
+# Below this many bytes the start of processes costs more than it saves.
+WORTH_PROCESSES = 8 * 1024 * 1024
+
+
+class Workers:
+    """``map`` in other processes, or in this one where the data is small."""
+
+    def __init__(self, pool: ProcessPoolExecutor | None, count: int):
+        self._pool, self._count = pool, count
+
+    def map(self, function: Callable[[Part], Result], parts: Iterable[Part]) -> Iterator[Result]:
+        """Results in order. Only a few parts are under way at once: memory does not grow with their number."""
+        if self._pool is None:
+            yield from map(function, parts)
+            return
+        waiting: deque = deque()
+        try:
+            for part in parts:
+                waiting.append(self._pool.submit(function, part))
+                if len(waiting) > 2 * self._count:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise KitError(
+                "a process that reads the data was ended from outside, most likely for want of memory; "
+                "free some, or prepare on a larger machine"
+            ) from error
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def workers(data_bytes: int) -> Iterator[Workers]:
+    """All the cores this process may use, for data of that size."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if count == 1 or data_bytes < WORTH_PROCESSES:
+        yield Workers(None, 1)
+        return
+    # Not fork: a copy of a process with threads (a progress bar's, a library's) may hang.
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(count, mp_context=context, initializer=_ignore_interrupt) as pool:
+        yield Workers(pool, count)
+
+
+def _ignore_interrupt() -> None:
+    """Ctrl-C reaches every process of the terminal; the one that gives out the work decides."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
