@@ -8,17 +8,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3kit.data.formats import LabelledRow, NativeRow, RetrievalRow, StsRow, read_rows
+from m3kit.data.formats import recognise
+from m3kit.data.problems import BadRow
+from m3kit.data.reading import Part, Reading, parse_line, read_part
 
 TEXT = st.text(min_size=1).filter(str.strip)
 
 
-def read(tmp_path, content: bytes):
+def read(tmp_path, content: bytes, kind: str | None = None, **settings):
+    """What becomes of a file's rows, and the problems of the bad ones."""
     path = tmp_path / "rows.jsonl"
     path.write_bytes(content)
-    problems = []
-    kind, rows, _ = read_rows(path, problems)
-    return kind, rows, problems
+    rows = read_part(Part(Reading(path, path, kind=kind, **settings), 0, len(content), 1))
+    return rows, [problem for problem, _ in rows.bad]
+
+
+def parse(record: dict, renames: dict[str, str] | None = None, textual: bool = False):
+    """(format, texts, positives, value) of a row."""
+    record = parse_line(line_of(**record))
+    layout = recognise(tuple(record), renames or {}, None, textual, 1.0)
+    return (layout.kind, *layout.parse(record))
 
 
 def line_of(**record) -> bytes:
@@ -26,24 +35,51 @@ def line_of(**record) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("record", "kind", "row"),
+    ("record", "row"),
     [
-        ({"query": "q", "positive": "p", "negative": "n"}, "retrieval", RetrievalRow(1, "q", ["p"], ["n"])),
-        ({"query": "q", "positive": ["p", "r", "p"]}, "retrieval", RetrievalRow(1, "q", ["p", "r", "p"], [])),
-        ({"query": "q", "positive": "p", "negative": None}, "retrieval", RetrievalRow(1, "q", ["p"], [])),
-        ({"query": "q", "positive": "p", "negative": ["n", "m"]}, "retrieval", RetrievalRow(1, "q", ["p"], ["n", "m"])),
-        ({"sentence1": "a", "sentence2": "b", "score": 1}, "sts", StsRow(1, "a", "b", 1.0)),
-        ({"text": "t", "label": "l"}, "labelled", LabelledRow(1, "t", "l")),
-        ({"text": "t", "label": 3}, "labelled", LabelledRow(1, "t", "3")),
+        ({"query": "q", "positive": "p", "negative": "n"}, ("retrieval", ["q", "p", "n"], 1, 0)),
+        ({"query": "q", "positive": ["p", "r", "p"]}, ("retrieval", ["q", "p", "r", "p"], 3, 0)),
+        ({"query": "q", "positive": "p", "negative": None}, ("retrieval", ["q", "p"], 1, 0)),
+        ({"query": "q", "positive": "p", "negative": ["n", "m"]}, ("retrieval", ["q", "p", "n", "m"], 1, 0)),
+        ({"sentence1": "a", "sentence2": "b", "score": 1}, ("sts", ["a", "b"], 1, 1.0)),
+        ({"text": "t", "label": "l"}, ("labelled", ["t"], 0, "l")),
+        ({"text": "t", "label": 3}, ("labelled", ["t"], 0, "3")),
         (
             {"query": "q", "pos": ["p"], "neg": ["n"], "prompt": "", "type": None, "id": 7},
-            "native",
-            NativeRow(1, "q", ["p"], ["n"], {"prompt": ""}),
+            ("native", ["q", "p", "n"], 1, {"prompt": ""}),
+        ),
+        # other kits' names
+        ({"anchor": "q", "positive": "p", "negative": "n"}, ("retrieval", ["q", "p", "n"], 1, 0)),
+        (
+            {"anchor": "q", "positive": "p", "negative_2": "m", "negative_10": "o", "negative_1": "n"},
+            ("retrieval", ["q", "p", "n", "m", "o"], 1, 0),
+        ),
+        ({"sentence1": "a", "sentence2": "b", "label": 0.5}, ("sts", ["a", "b"], 1, 0.5)),
+        (
+            {"query": "q", "positive_passages": [{"docid": "1", "title": "t", "text": "p"}], "negative_passages": []},
+            ("retrieval", ["q", "t p"], 1, 0),
         ),
     ],
 )
-def test_each_format_is_recognised_by_its_columns(tmp_path, record, kind, row):
-    assert read(tmp_path, line_of(**record)) == (kind, [row], [])
+def test_each_format_is_recognised_by_its_columns(record, row):
+    assert parse(record) == row
+
+
+def test_columns_may_be_named():
+    record = {"question": "q", "answer": "p", "wrong": ["n"], "query": "not this one"}
+    renames = {"query": "question", "positive": "answer", "negative": "wrong"}
+    assert parse(record, renames) == ("retrieval", ["q", "p", "n"], 1, 0)
+
+
+def test_columns_of_two_formats_are_asked_about_not_guessed():
+    with pytest.raises(BadRow, match="more than one format"):
+        parse({"query": "q", "positive": "p", "pos": ["p"]})
+
+
+def test_numbers_of_a_csv_file_are_text():
+    assert parse({"sentence1": "a", "sentence2": "b", "score": "0.25"}, textual=True) == ("sts", ["a", "b"], 1, 0.25)
+    with pytest.raises(BadRow, match="not a number"):
+        parse({"sentence1": "a", "sentence2": "b", "score": "0,25"}, textual=True)
 
 
 @pytest.mark.parametrize(
@@ -51,6 +87,7 @@ def test_each_format_is_recognised_by_its_columns(tmp_path, record, kind, row):
     [
         ({"query": "", "positive": "p"}, '"query" is empty'),
         ({"query": "  \n", "positive": "p"}, '"query" is empty'),
+        ({"query": "\u200b\ufeff", "positive": "p"}, '"query" is empty'),
         ({"query": 3, "positive": "p"}, '"query" is a int'),
         ({"query": "q", "positive": []}, '"positive" is an empty list'),
         ({"query": "q", "positive": ["p", 5]}, '"positive" is a int'),
@@ -58,9 +95,11 @@ def test_each_format_is_recognised_by_its_columns(tmp_path, record, kind, row):
         ({"query": "q", "positive": "p", "negative": [""]}, '"negative" is empty'),
         ({"query": "q", "positive": "p", "negative": {"a": 1}}, '"negative" is a dict'),
         ({"query": "\ud800", "positive": "p"}, "surrogate"),
-        ({"sentence1": "a", "sentence2": "b", "score": 4.5}, "divide every score of the file by 5"),
+        ({"sentence1": "a", "sentence2": "b", "score": 4.5}, "--sts_max_score 5"),
         ({"sentence1": "a", "sentence2": "b", "score": -0.1}, "outside 0..1"),
         ({"sentence1": "a", "sentence2": "b", "score": float("nan")}, "not a number"),
+        ({"sentence1": "a", "sentence2": "b", "score": float("inf")}, "not a number"),
+        ({"sentence1": "a", "sentence2": "b", "score": 10**400}, "not a number"),
         ({"sentence1": "a", "sentence2": "b", "score": "0.5"}, "not a number"),
         ({"sentence1": "a", "sentence2": "b", "score": True}, "not a number"),
         ({"text": "t", "label": None}, '"label" is missing'),
@@ -70,12 +109,13 @@ def test_each_format_is_recognised_by_its_columns(tmp_path, record, kind, row):
         ({"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [1, 2], "neg_scores": [0]}, "2 scores for 1"),
         ({"query": "q", "pos": ["p"], "neg": ["n"], "pos_scores": [1]}, "only one of pos_scores and neg_scores"),
         ({"query": "q", "pos": ["p"], "neg": ["n"], "batch_size": "8"}, '"batch_size" is a str'),
+        ({"query": "q", "pos": ["p"], "neg": ["n"], "batch_size": 0}, '"batch_size" is 0'),
         ({"question": "q", "answer": "a"}, "no known format"),
     ],
 )
 def test_a_bad_row_is_named_with_its_line_and_a_fix(tmp_path, record, what):
-    _, _, problems = read(tmp_path, b"\n \n" + line_of(**record))
-    assert len(problems) == 1
+    rows, problems = read(tmp_path, b"\n \n" + line_of(**record))
+    assert rows.read == len(problems) == 1
     assert problems[0].line == 3
     assert what in str(problems[0])
     assert problems[0].fix
@@ -88,43 +128,37 @@ def test_a_bad_row_is_named_with_its_line_and_a_fix(tmp_path, record, what):
         (b'["text", "label"]', "a JSON list instead of an object"),
         (b'{"text": "\xff", "label": "l"}', "not UTF-8"),
         (b"[" * 100_000, "not valid JSON"),
+        (b'{"text": "t", "label": "l", "text": "u"}', '"text" stands twice'),
+        (b'{"text" : "t", "label" : "l", "text" : "u"}', '"text" stands twice'),
+        (b'{"text": "t", "label": ' + b"1" * 5000 + b"}", "not valid JSON"),
+        (b'{"text": "t", "label": "l"} {"text": "u", "label": "l"}', "not valid JSON"),
+        (b'{"text": "t"}', 'no "label" in this row'),
+        (b'{"query": "q", "positive": "p"}', "this row is retrieval, the rows before it are labelled"),
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path, content, what):
-    _, rows, problems = read(tmp_path, line_of(text="t", label="l") + content + b"\n")
-    assert len(rows) == 1
+    rows, problems = read(tmp_path, line_of(text="t", label="l") + content + b"\n")
+    assert rows.read == 2
     assert [problem.line for problem in problems] == [2]
     assert what in problems[0].what
-
-
-def test_formats_may_not_be_mixed_in_a_file(tmp_path):
-    _, rows, problems = read(tmp_path, line_of(text="t", label="l") + line_of(query="q", positive="p"))
-    assert len(rows) == 1
-    assert "this row is retrieval, the rows before it are labelled" in problems[0].what
 
 
 def test_byte_order_mark_crlf_and_blank_lines_are_no_problem(tmp_path):
     first, second = line_of(text="t", label="l"), line_of(text="u", label="l")
     content = b"\xef\xbb\xbf" + first.replace(b"\n", b"\r\n") + b"\r\n\n" + second
-    _, rows, problems = read(tmp_path, content)
-    assert (len(rows), problems) == (2, [])
-    assert rows[1].line == 4
+    rows, problems = read(tmp_path, content)
+    assert (rows.read, problems) == (2, [])
+    assert rows.columns["line"].tolist() == [1, 4]
 
 
 @given(query=TEXT, positive=TEXT)
-def test_texts_are_kept_to_the_letter(tmp_path_factory, query, positive):
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_bytes(line_of(query=query, positive=positive))
-    problems = []
-    _, rows, _ = read_rows(path, problems)
-    assert (rows, problems) == ([RetrievalRow(1, query, [positive], [])], [])
+def test_texts_are_kept_to_the_letter(query, positive):
+    assert parse({"query": query, "positive": positive}) == ("retrieval", [query, positive], 1, 0)
 
 
 @given(content=st.binary(max_size=300))
 def test_any_bytes_give_rows_or_named_problems(tmp_path_factory, content):
-    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
-    path.write_bytes(content)
-    problems = []
-    _, rows, _ = read_rows(path, problems)
-    lines = sum(bool(line.strip()) for line in content.removeprefix(b"\xef\xbb\xbf").split(b"\n"))
-    assert len(rows) + len(problems) == lines
+    rows, problems = read(tmp_path_factory.mktemp("rows"), content)
+    bom = b"\xef\xbb\xbf"
+    assert rows.read == sum(bool(line.strip()) and line != bom for line in content.split(b"\n"))
+    assert rows.read == len(problems) + len(rows.columns["line"])

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from m3kit.data.settings import Settings
 
-# Beside the manifest and not in it: times of files differ between copies, the manifest does not.
-FILE = ".prepared-from.json"
-
 
 def stamp(files: Iterable[Path], settings: Settings) -> dict:
     """What the prepared rows depend on: names, sizes and times of the files, the settings, and the kit's own code."""
@@ -30,7 +27,7 @@ def stamp(files: Iterable[Path], settings: Settings) -> dict:
 def is_unchanged(output_dir: Path, now: dict) -> bool:
     """Whether the folder was made from just that, and is still as it was made."""
     try:
-        kept = json.loads((output_dir / FILE).read_text("utf-8"))
+        kept = json.loads(_file(output_dir).read_text("utf-8"))
         outputs = [_state(output_dir / name, name) for name, *_ in kept["outputs"]]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -41,7 +38,12 @@ def remember(output_dir: Path, now: dict) -> None:
     """Keep what the folder was made from. Called when all its files are there."""
     names = sorted(path.relative_to(output_dir) for path in output_dir.rglob("*") if path.is_file())
     outputs = [_state(output_dir / name, name) for name in names]
-    (output_dir / FILE).write_text(json.dumps(now | {"outputs": outputs}) + "\n", "utf-8")
+    _file(output_dir).write_text(json.dumps(now | {"outputs": outputs}) + "\n", "utf-8")
+
+
+def _file(output_dir: Path) -> Path:
+    """Beside the folder: times of files are no part of what is the same at every run."""
+    return output_dir.with_name(f".{output_dir.name}.json")
 
 
 def _state(path: Path, name: Path | str) -> list:

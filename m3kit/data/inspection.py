@@ -11,14 +11,13 @@ import numpy as np
 import orjson
 
 from m3kit.data.dataset import DataSet, Fates
-from m3kit.data.languages import languages
 from m3kit.data.leaks import find_leaks
 from m3kit.data.lengths import load_tokenizer, too_long
 from m3kit.data.problems import NOTE, BadRow, Findings, Problem
 from m3kit.data.progress import Progress
-from m3kit.data.reading import LayoutOf, Part, Reading, Rows, parse_line, read_part
+from m3kit.data.reading import LayoutOf, Part, Reading, parse_line, read_part
 from m3kit.data.rowindex import RowIndexWriter
-from m3kit.data.set_checks import check_set
+from m3kit.data.set_checks import QUICK, SLOW, run_check
 from m3kit.data.settings import Settings
 from m3kit.data.tasks import label_texts, output_folder, tell_task
 from m3kit.data.transcode import JsonLines, as_json_lines
@@ -70,8 +69,10 @@ class Inspector:
         if missing and not self.findings.errors:
             raise KitError(f"--columns names {sorted(missing)}, but no file has such a column; see how it is spelt")
         self._add_length_problems(sets)
-        for data in sets:
-            self.findings.add(languages(data, self.settings))
+        self.progress.say("checking")
+        slow = [(check, data, self.settings) for data in sets for check in SLOW]
+        for problems in self.workers.map(run_check, slow):
+            self.findings.add(problems)
         if self.settings.eval_data:
             self.progress.say("comparing with the evaluation data")
             self.findings.add(find_leaks(sets, Path(self.settings.eval_data), self.workers, self.scratch))
@@ -136,10 +137,11 @@ class Inspector:
         return data
 
     def _add_set_problems(self, data: DataSet) -> None:
-        for problem in check_set(data, self.settings):
-            # Rows that contradict one another are set aside like bad ones where that was asked for.
-            skipped = self.settings.skip_bad_rows and problem.code.endswith("-contradiction")
-            self.findings.add([problem], skipped)
+        for check in QUICK:
+            for problem in check(data, self.settings):
+                # Rows that contradict one another are set aside like bad ones where that was asked for.
+                skipped = self.settings.skip_bad_rows and problem.code.endswith("-contradiction")
+                self.findings.add([problem], skipped)
 
     def _read(self, reading: Reading, lines: JsonLines) -> DataSet:
         self._number += 1
@@ -148,7 +150,8 @@ class Inspector:
         numbers: dict[str, int] = {}
         types: dict[str | None, int] = {}
         unused: set[str] = set()
-        read = bad = 0
+        self._take_problems([], lines.bad)
+        read = bad = len(lines.bad)
         parts = _parts(reading, lines, digest if reading.lines == reading.source else None, self.progress)
         for rows in self.workers.map(read_part, parts):
             if rows.labels:
@@ -161,7 +164,7 @@ class Inspector:
             self._seen_columns |= rows.columns_seen
             read += rows.read
             bad += len(rows.bad)
-            self._take_problems(rows)
+            self._take_problems(rows.problems, rows.bad)
             self.progress.read(rows.read)
         index = writer.close()
         if reading.lines != reading.source:
@@ -183,15 +186,16 @@ class Inspector:
             notes=lines.notes,
         )
 
-    def _take_problems(self, rows: Rows) -> None:
-        self.findings.add(rows.problems)
+    def _take_problems(self, problems: list[Problem], bad: list[tuple[Problem, str]]) -> None:
+        """``bad`` are those that cost a row."""
+        self.findings.add(problems)
         skip = self.settings.skip_bad_rows
-        self.findings.add((problem for problem, _ in rows.bad), skipped=skip)
+        self.findings.add((problem for problem, _ in bad), skipped=skip)
         if skip:
             self.rejected.write(
                 [
                     rejected_line(str(problem.path), problem.line, problem.code, problem.what, problem.fix, row)
-                    for problem, row in rows.bad
+                    for problem, row in bad
                 ]
             )
 

@@ -84,7 +84,8 @@ def _on_one_line(element: bytearray, begun: int) -> bytes | BadRow:
     try:
         element.decode("utf-8")
     except UnicodeDecodeError as error:
-        return BadRow("not UTF-8", AS_UTF8, begun + element.count(b"\n", 0, error.start), "utf-8")
+        row = element.decode("utf-8", "backslashreplace")
+        return BadRow("not UTF-8", AS_UTF8, begun + element.count(b"\n", 0, error.start), "utf-8", row)
     return bytes(element.strip(SPACE).replace(b"\n", b" "))
 
 

@@ -16,6 +16,8 @@ from m3kit.data.grouping import group, larger_groups
 
 NEAR = 0.8
 BANDS = 8
+# Texts hashed together: what they need stays in the processor's cache.
+AT_ONCE = 1_000
 # Odd, as multiplication modulo 2^32 must be a permutation; fixed, as signatures are compared across runs.
 _FACTORS = [int(factor) | 1 for factor in np.random.default_rng(1997).integers(2**31, 2**32, 2 * BANDS)]
 
@@ -25,31 +27,34 @@ def bands(same: list[str]) -> np.ndarray:
 
     Two texts are candidates where any band has the same value in both.
     """
-    if not same:
-        return np.empty((0, BANDS), np.uint64)
+    values = np.empty((len(same), 2 * BANDS), np.uint32)
+    for start in range(0, len(same), AT_ONCE):
+        _minima(same[start : start + AT_ONCE], values[start : start + AT_ONCE])
+    return values.view(np.uint64)
+
+
+def _minima(same: list[str], values: np.ndarray) -> None:
+    """Fill in the least hash of each text's trigrams under each factor: the rows of ``values``."""
     # A space on either side makes the first and the last word count like the others, and no text too short.
     framed = [f" {text} " for text in same]
     lengths = np.array([len(text) for text in framed])
-    starts = np.cumsum(lengths) - lengths
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
     characters = np.frombuffer("".join(framed).encode("utf-32-le"), np.uint32)
-    mixed = characters * np.uint32(0x9E3779B1)
-    grams = np.zeros(len(mixed), np.uint32)
-    # The last two of each text would run into the next; they repeat the trigram before them (see below).
-    grams[:-2] = (mixed[:-2] * np.uint32(0x85EBCA6B) ^ mixed[1:-1]) * np.uint32(0xC2B2AE35) ^ mixed[2:]
+    grams = characters * np.uint32(0x9E3779B1)
+    # One multiplication after the other, so that the order of the characters counts.
+    grams[:-2] = ((grams[:-2] ^ characters[1:-1]) * np.uint32(0x85EBCA6B) ^ characters[2:]) * np.uint32(0xC2B2AE35)
     grams ^= grams >> np.uint32(15)
-    ends = starts + lengths
+    grams *= np.uint32(0x27D4EB2F)
+    grams ^= grams >> np.uint32(13)
+    # The last two places of each text would reach into the next; they repeat the trigram before them.
     last = np.maximum(ends - 3, starts)
     grams[ends - 1] = grams[last]
     grams[ends - 2] = grams[last]
-    values = np.empty((len(same), 2 * BANDS), np.uint32)
     hashed = np.empty_like(grams)
     for column, factor in enumerate(_FACTORS):
         np.multiply(grams, np.uint32(factor), out=hashed)
-        # Multiplication alone keeps an order of the low bits; the high ones must take part.
-        hashed ^= hashed >> np.uint32(16)
-        np.multiply(hashed, np.uint32(0x27D4EB2F), out=hashed)
         values[:, column] = np.minimum.reduceat(hashed, starts)
-    return values.view(np.uint64)
 
 
 def similarity(one: str, other: str) -> float:

@@ -48,11 +48,14 @@ class Problem:
 
 
 class BadRow(Exception):
-    """What is wrong with a row, and the fix. Who reads the file adds its name, and the line where it is not given."""
+    """What is wrong with a row, and the fix. Who reads the file adds its name, and the line where it is not given.
 
-    def __init__(self, what: str, fix: str, line: int | None = None, code: str = "row"):
+    ``row`` is the row as it stands in the file, where who reads the file does not have it.
+    """
+
+    def __init__(self, what: str, fix: str, line: int | None = None, code: str = "row", row: str | None = None):
         super().__init__(what)
-        self.what, self.fix, self.line, self.code = what, fix, line, code
+        self.what, self.fix, self.line, self.code, self.row = what, fix, line, code, row
 
 
 class Findings:

@@ -16,13 +16,18 @@ SAME_TEXT_SCORE = 0.8
 
 
 def check_texts(
-    flat: list[str], same: list[str], first: np.ndarray, positives: list[int], name_of: Callable[[int, int], str]
+    flat: list[str],
+    plain: list[bool],
+    same: list[str],
+    first: np.ndarray,
+    positives: list[int],
+    name_of: Callable[[int, int], str],
 ) -> Iterator[Found]:
-    """Texts that are empty or damaged. ``flat`` has the texts of row r at first[r]:first[r + 1], ``same`` their
-    ``same_text`` forms; ``name_of`` gives the column for a place in a row and the row's number of positives."""
-    # First of all the texts that nothing can be wrong with are left out, for that is nearly every one.
-    doubtful = [n for n, text in enumerate(flat) if not (text.isascii() and text.isprintable() and same[n])]
-    for number in doubtful:
+    """Texts that are empty or damaged. ``flat`` has the texts of row r at first[r]:first[r + 1], ``plain`` whether
+    each is printable ASCII, ``same`` their ``same_text`` forms; ``name_of`` gives the column for a place in a row and
+    the row's number of positives."""
+    # With a plain text nothing can be wrong but that there is nothing in it.
+    for number in [n for n, is_plain in enumerate(plain) if not is_plain or not same[n]]:
         text = flat[number]
         row = int(np.searchsorted(first, number, side="right")) - 1
         name = name_of(number - int(first[row]), positives[row])

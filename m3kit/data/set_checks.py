@@ -1,8 +1,4 @@
-"""Checks of a set as a whole: rows that repeat or contradict one another, labels that teach nothing, too few rows.
-
-Each is a function of a set that yields (severity, rows, what, fix, code); rows that contradict one another are named
-together, for nobody but the user knows which is right.
-"""
+"""Checks of a set as a whole: rows that repeat or contradict one another, labels that teach nothing, too few rows."""
 
 from __future__ import annotations
 
@@ -12,6 +8,7 @@ import numpy as np
 
 from m3kit.data.dataset import DataSet, Texts
 from m3kit.data.grouping import group, larger_groups
+from m3kit.data.languages import languages
 from m3kit.data.near import NEAR, candidates, similarity
 from m3kit.data.problems import ERROR, NOTE, WARNING, Problem
 from m3kit.data.settings import Settings
@@ -23,14 +20,11 @@ STS_CONTRADICTION = 0.3
 COMPARED = 5_000
 
 
-def check_set(data: DataSet, settings: Settings) -> Iterator[Problem]:
-    """All problems of the set; rows that contradict one another get their fate where bad rows are to be skipped."""
-    for check in CHECKS:
-        yield from check(data, settings)
-
-
 def repeated_rows(data: DataSet, settings: Settings) -> Iterator[Problem]:
-    """Rows that stand twice, and rows of the same text that disagree."""
+    """Rows that stand twice, and rows of the same text that disagree.
+
+    Those are set aside together where bad rows are to be skipped: only the user can know which is right.
+    """
     index = data.index
     lines, numbers = index.column("line"), index.column("number")
     order, starts = larger_groups(*group(index.column("row_key")))
@@ -136,9 +130,13 @@ def _problem(data: DataSet, severity: str, line: int, what: str, fix: str, code:
     return Problem(data.source, line, what, fix, code, severity)
 
 
-CHECKS: tuple[Callable[[DataSet, Settings], Iterator[Problem]], ...] = (
-    repeated_rows,
-    labels,
-    too_few_rows,
-    near_duplicates,
-)
+Check = Callable[[DataSet, Settings], Iterator[Problem]]
+# Told as soon as a file is read. The first may set rows aside.
+QUICK: tuple[Check, ...] = (repeated_rows, labels, too_few_rows)
+# These look at texts again, and are run side by side.
+SLOW: tuple[Check, ...] = (near_duplicates, languages)
+
+
+def run_check(part: tuple[Check, DataSet, Settings]) -> list[Problem]:
+    check, data, settings = part
+    return list(check(data, settings))

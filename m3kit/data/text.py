@@ -17,20 +17,26 @@ REPLACEMENT = "\ufffd"
 def same_text(text: str) -> str:
     """The form in which two texts count as the same: NFKC, case folded, white space folded."""
     if text.isascii():
-        # What nearly every English line is: already clean but for the case. isprintable rules out tabs and line ends.
-        if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
-            return text.lower()
         return " ".join(text.lower().split())
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def keys_of(texts: list[str]) -> tuple[list[str], list[int], list[int]]:
-    """The ``same_text`` form of each text, a 64-bit key of it, and its size in bytes.
+def are_plain(texts: list[str]) -> list[bool]:
+    """Which texts are printable ASCII: what nearly every English one is, and what little is left to do with."""
+    return [text.isascii() and text.isprintable() for text in texts]
+
+
+def keys_of(texts: list[str], plain: list[bool] | None = None) -> tuple[list[str], list[int], list[int]]:
+    """The ``same_text`` form of each text, a 64-bit key of it, and its size in bytes; ``plain`` as ``are_plain`` tells.
 
     Keys stand for texts wherever all texts of a set would not fit into memory. Among 12 million texts the chance that
     any two share a key is 4 in a million.
     """
-    same = [same_text(text) for text in texts]
+    # Of printable ASCII characters only the space is white space.
+    same = [
+        text.lower() if is_plain and "  " not in text and text[:1] != " " != text[-1:] else same_text(text)
+        for text, is_plain in zip(texts, plain or are_plain(texts), strict=True)
+    ]
     encoded = [text.encode("utf-8") for text in same]
     return same, [xxh3_64_intdigest(data) for data in encoded], [len(data) for data in encoded]
 

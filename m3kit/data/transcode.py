@@ -38,12 +38,14 @@ class JsonLines:
     textual: bool  # every value is text or null (CSV): numbers are still to be parsed
     where: str  # what `numbers` counts, from 1: "line", or "row" for Parquet
     notes: list[str]  # what was decided for the user, one plain sentence each
+    bad: list[tuple[Problem, str]]  # rows that are not among the lines, each as it stands in the user's file
 
 
 def as_json_lines(file: Path, scratch: Path, problems: list[Problem]) -> JsonLines | None:
     """The file as JSON lines, in ``scratch`` where it is not that already; None where nothing of it can be read.
 
-    What is wrong is added to ``problems``. Where that makes the rest unreadable, the rows before it are still given.
+    What is wrong with the file is added to ``problems``. Where that makes the rest unreadable, the rows before it are
+    still given.
     """
     try:
         return _as_json_lines(file, scratch, problems)
@@ -64,13 +66,18 @@ def _as_json_lines(file: Path, scratch: Path, problems: list[Problem]) -> JsonLi
         problems.append(_problem(file, damage))
     kind = _kind(data_kind(file), source, notes)
     if kind == "lines":
-        return JsonLines(source, None, textual=False, where="line", notes=notes)
+        return JsonLines(source, None, textual=False, where="line", notes=notes, bad=[])
+    bad: list[tuple[Problem, str]] = []
     target, numbers = scratch_file(scratch), array("q")
     with target.open("wb") as out:
         try:
             for number, row in READERS[kind](source, notes):
-                if isinstance(row, BadRow):
-                    problems.append(_problem(file, row, number))
+                if not isinstance(row, bytes):
+                    problem = _problem(file, row, number)
+                    if row.row is None:  # what stands there is no row that could be left out
+                        problems.append(problem)
+                    else:
+                        bad.append((problem, row.row))
                 else:
                     out.write(row + b"\n")
                     numbers.append(number)
@@ -78,10 +85,10 @@ def _as_json_lines(file: Path, scratch: Path, problems: list[Problem]) -> JsonLi
             if not (damage and stop.code == "unfinished"):  # that the data are cut off was said already
                 stop.what += "; reading stopped there"
                 problems.append(_problem(file, stop))
-            if not numbers:
+            if not numbers and not bad:
                 return None
     where = "row" if kind == "parquet" else "line"
-    return JsonLines(target, np.array(numbers, dtype=np.int64), kind in ("csv", "tsv"), where, notes)
+    return JsonLines(target, np.array(numbers, dtype=np.int64), kind in ("csv", "tsv"), where, notes, bad)
 
 
 def _problem(file: Path, bad: BadRow, number: int = 1) -> Problem:
@@ -146,7 +153,7 @@ def _tsv(source: Path, notes: list[str]) -> Rows:
 def _cells_as_json(source: Path, delimiter: str, notes: list[str]) -> Rows:
     header: list[str] = []
     lists: set[str] = set()
-    for line, cells in _cells(source, delimiter):
+    for line, cells, raw in _cells(source, delimiter):
         if isinstance(cells, BadRow):
             if not header:
                 raise cells
@@ -155,7 +162,8 @@ def _cells_as_json(source: Path, delimiter: str, notes: list[str]) -> Rows:
             header = _checked_header(cells, line, notes)
         elif len(cells) != len(header):
             what = f"{len(cells)} cells where the header has {len(header)}"
-            yield line, BadRow(what, f'put a cell with "{delimiter}" or line ends in it into quotes', code="csv-fields")
+            fix = f'put a cell with "{delimiter}" or line ends in it into quotes'
+            yield line, BadRow(what, fix, code="csv-fields", row=raw)
         else:
             row: dict[str, Any] = {}
             for name, cell in zip(header, cells, strict=True):
@@ -170,14 +178,16 @@ def _cells_as_json(source: Path, delimiter: str, notes: list[str]) -> Rows:
         raise BadRow("there is no header line", "put the names of the columns into the first line", code="csv-header")
 
 
-def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow]]:
-    """The rows that are not blank, each with the line in which it starts."""
+def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow, str]]:
+    """The rows that are not blank, each with the line in which it starts, and as it stands there."""
     csv.field_size_limit(ROW_LIMIT)
     flaws: list[BadRow] = []
+    raw: list[str] = []  # the lines of the row at hand
     with open_text(source) as stream:
-        reader = csv.reader(_text_lines(stream, flaws), delimiter=delimiter, strict=True)
+        reader = csv.reader(_text_lines(stream, flaws, raw), delimiter=delimiter, strict=True)
         while True:
             line, cells = reader.line_num + 1, None
+            raw.clear()
             try:
                 cells = next(reader)
             except StopIteration:
@@ -191,15 +201,18 @@ def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadR
                     raise BadRow(f"a cell of more than {ROW_LIMIT >> 20} MB", fix, line, code="too-long") from error
                 flaws.append(BadRow(f"not valid CSV ({error})", fix, line, code="csv-quotes"))
             if flaws:
-                yield line, flaws[0]
+                flaws[0].row = "".join(raw)
+                yield line, flaws[0], flaws[0].row
                 flaws.clear()
             elif len(cells) > 1 or "".join(cells).strip():
-                yield line, cells
+                yield line, cells, "".join(raw)
 
 
-def _text_lines(stream: BinaryIO, flaws: list[BadRow]) -> Iterator[str]:
-    """The lines as text. The csv module is not told of what is wrong with one, so that it can go on after it."""
+def _text_lines(stream: BinaryIO, flaws: list[BadRow], read: list[str]) -> Iterator[str]:
+    """The lines as text, also added to ``read``. The csv module is not told of what is wrong with one, so that it can
+    go on after it."""
     for number, raw in enumerate(iter(lambda: stream.readline(ROW_LIMIT), b""), start=1):
+        read.append(raw.decode("utf-8", "backslashreplace"))
         if len(raw) == ROW_LIMIT:
             raise BadRow(f"a line of {ROW_LIMIT >> 20} MB or more", "end each row with a line end", number, "too-long")
         if b"\0" in raw:
@@ -263,7 +276,9 @@ def _single_row(batch: Any, broken: tuple[type[Exception], ...]) -> dict[str, An
     try:
         return batch.to_pylist()[0]
     except broken as error:
-        return BadRow(f"this row cannot be read ({_first_line(error)})", "save its texts as UTF-8", code="parquet")
+        return BadRow(
+            f"this row cannot be read ({_first_line(error)})", "save its texts as UTF-8", code="parquet", row=""
+        )
 
 
 def _first_line(error: Exception) -> str:

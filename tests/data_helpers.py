@@ -1,0 +1,56 @@
+"""Run the data room on rows given in a test."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from conftest import read_jsonl, write_jsonl
+
+from m3kit.data.inspection import Inspector, Rejected
+from m3kit.data.prepare import prepare
+from m3kit.data.problems import Findings
+from m3kit.data.progress import progress
+from m3kit.data.settings import Settings
+from m3kit.data.workers import Workers
+
+FOLDERS = {
+    "retrieval": "retrieval",
+    "sts": "sts",
+    "classification": "classification-no_in_batch_neg",
+    "clustering": "clustering-no_in_batch_neg",
+}
+
+
+def inspect(*files: Path, **settings) -> tuple[list, list[dict[str, Any]]]:
+    """(sets, problems as JSON) of checking the files."""
+    with tempfile.TemporaryDirectory() as scratch, progress(both=False) as bar:
+        folder = Path(scratch)
+        findings = Findings(folder / "problems.jsonl")
+        inspector = Inspector(Settings(**settings), folder, Workers(None, 1), findings, Rejected(folder / "r"), bar)
+        sets = inspector.inspect(list(files))
+        return sets, read_jsonl(findings.path)
+
+
+def prepared(task: str, rows: list[dict], labels: dict[str, str] | None = None, **settings) -> tuple[list[dict], dict]:
+    """(prepared rows, the file's entry in the manifest) of preparing the rows."""
+    with tempfile.TemporaryDirectory() as scratch:
+        file = write_jsonl(Path(scratch) / FOLDERS[task] / "rows.jsonl", rows)
+        if labels:
+            file.with_name("labels.json").write_text(json.dumps(labels))
+        output = Path(scratch) / "prepared"
+        prepare([file], output, Settings(**settings))
+        (entry,) = json.loads((output / "manifest.json").read_text())["sets"]
+        check_counts(entry)
+        rejected = read_jsonl(output / "rejected.jsonl") if (output / "rejected.jsonl").exists() else []
+        held_out = entry["rows_set_aside"].get("held out for evaluation", 0)
+        assert len(rejected) == sum(entry["rows_set_aside"].values()) - held_out
+        return read_jsonl(output / entry["output"]), entry
+
+
+def check_counts(entry: dict) -> None:
+    """Every row read is accounted for."""
+    aside = sum(entry["rows_set_aside"].values())
+    assert entry["rows_read"] == entry["rows_used"] + entry["rows_merged"] + aside
