@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -155,3 +156,141 @@ def test_the_data_room_imports_no_torch():
     code = "import sys, m3kit.data.prepare; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=KIT, check=True)
     assert done.stdout.strip() == "False"
+
+
+def outputs(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def many_rows(tmp_path) -> Path:
+    """Rows of all tasks, with repeats and gaps, enough for several parts."""
+    for task, rows in {
+        "retrieval": [
+            {"query": f"query {i % 700}", "positive": f"passage {i}"} | ({"negative": f"other {i}"} if i % 3 else {})
+            for i in range(1000)
+        ],
+        "sts": [{"sentence1": f"s {i % 50}", "sentence2": f"t {i}", "score": i % 11 / 10} for i in range(400)],
+        "classification": [{"text": f"text {i}", "label": f"l{i % 7}"} for i in range(400)],
+        "clustering": [{"text": f"text {i}", "label": f"l{i % 9}"} for i in range(400)],
+    }.items():
+        write_jsonl(tmp_path / "data" / task / "train.jsonl", rows)
+    return tmp_path / "data"
+
+
+def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
+    data = many_rows(tmp_path)
+    prepare([data], tmp_path / "one", Settings(holdout=0.05))
+    monkeypatch.setattr("m3kit.data.workers.WORTH_PROCESSES", 0)
+    monkeypatch.setattr("m3kit.data.inspection.PART_BYTES", 5000)
+    monkeypatch.setattr("m3kit.data.writing.ROWS_A_PART", 70)
+    prepare([data], tmp_path / "many", Settings(holdout=0.05))
+    assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
+
+
+def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
+    data = many_rows(tmp_path)
+    prepare([data], tmp_path / "one", Settings())
+    code = (
+        "import os, sys\n"
+        "import m3kit.data.prepare as p\n"
+        "write, p.Preparation._write = p.Preparation._write, lambda self, data, plan: (\n"
+        "    write(self, data, plan) if data.task != 'sts' else os.kill(os.getpid(), 9))\n"
+        "p.prepare([p.Path(sys.argv[1])], p.Path(sys.argv[2]), p.Settings())\n"
+    )
+    output = tmp_path / "other" / "prepared"
+    killed = subprocess.run([sys.executable, "-c", code, data, output], cwd=KIT, check=False, capture_output=True)
+    assert killed.returncode == -9
+    assert not output.exists()
+    assert len(list(output.parent.iterdir())) == 1  # what it was at work on
+    prepare([data], output, Settings())
+    assert outputs(output) == outputs(tmp_path / "one")
+    assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.json"}
+
+
+def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
+    data, output = many_rows(tmp_path), tmp_path / "prepared"
+
+    def is_kept(**settings) -> bool:
+        before = output.stat().st_ino
+        folders = prepare([data], output, Settings(**settings))
+        assert [folder.name for folder in folders][-2:] == ["retrieval", "sts"]
+        said = "left as it is" in capsys.readouterr().err
+        assert said == (output.stat().st_ino == before)
+        return said
+
+    prepare([data], output, Settings())
+    assert is_kept()
+    assert not is_kept(seed=7)
+    assert is_kept(seed=7)
+    file = data / "retrieval" / "train.jsonl"
+    file.write_text(file.read_text() + json.dumps({"query": "new", "positive": "one"}) + "\n")
+    assert not is_kept(seed=7)
+    (data / "classification" / "labels.json").write_text('{"l1": "the first"}')
+    assert not is_kept(seed=7)
+    (output / "retrieval" / "train.jsonl").write_text("changed by hand\n")
+    assert not is_kept(seed=7)
+    assert is_kept(seed=7)
+
+
+def test_bad_rows_are_set_aside_where_that_was_asked_for(tmp_path):
+    bad = ["no json", '{"query": "", "positive": "p"}', '{"query": "q", "positive": 5}', '{"query": "é"}']
+    good = [json.dumps(row) for row in PAIRS]
+    path = tmp_path / "retrieval" / "rows.jsonl"
+    path.parent.mkdir()
+    path.write_text("\n".join([bad[0], *good[:2], *bad[1:], *good[2:]]), encoding="utf-8")
+    prepare([path], tmp_path / "prepared", Settings(skip_bad_rows=True))
+    (entry,) = json.loads((tmp_path / "prepared" / "manifest.json").read_text())["sets"]
+    assert (entry["rows_read"], entry["rows_used"], entry["rows_set_aside"]) == (8, 4, {"bad rows": 4})
+    rejected = read_jsonl(tmp_path / "prepared" / "rejected.jsonl")
+    assert [(row["line"], row["row"]) for row in rejected] == list(zip((1, 4, 5, 6), bad, strict=True))
+    assert [row["code"] for row in rejected] == ["json", "empty", "type", "missing"]
+    assert all(row["reason"] and row["fix"] and row["file"] == str(path) for row in rejected)
+
+
+def test_rows_that_teach_nothing_are_set_aside_with_the_reason(tmp_path):
+    rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": score} for i, score in enumerate([1, 0.6, 0.1])]
+    write_jsonl(tmp_path / "sts" / "sts.jsonl", rows)
+    prepare([tmp_path / "sts"], tmp_path / "prepared", Settings())
+    rejected = read_jsonl(tmp_path / "prepared" / "rejected.jsonl")
+    assert [(row["line"], json.loads(row["row"])) for row in rejected] == [(2, rows[1]), (3, rows[2])]
+    assert "between 0.4 and 0.8" in rejected[0]["reason"]
+
+
+def test_a_query_s_positives_in_another_file_are_no_negatives(tmp_path):
+    folder = tmp_path / "retrieval"
+    write_jsonl(folder / "a.jsonl", [{"query": "q", "positive": "p"}, {"query": "r", "positive": "s"}])
+    write_jsonl(folder / "b.jsonl", [{"query": "Q", "positive": ["s", "t"]}, {"query": "u", "positive": "v"}])
+    with pytest.raises(KitError, match=r"a\.jsonl:1: no negative here"):
+        prepare([folder], tmp_path / "prepared", Settings())
+    write_jsonl(folder / "a.jsonl", [{"query": "q", "positive": "p", "negative": ["S", "n"]}])
+    prepare([folder], tmp_path / "prepared", Settings())
+    assert read_jsonl(tmp_path / "prepared" / "retrieval" / "a.jsonl")[0]["neg"] == ["n"]
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.json", "rows.parquet", "rows.jsonl.gz"])
+def test_other_files_prepare_to_the_same_rows(tmp_path, name):
+    import gzip
+
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = [{"query": f"q {i},\n“x”", "positive": f"p\t{i}", "negative": f'n "{i}"'} for i in range(20)]
+    folder = tmp_path / "retrieval"
+    write_jsonl(folder / "rows.jsonl", rows)
+    prepare([folder], tmp_path / "expected", Settings())
+    lines = (folder / "rows.jsonl").read_bytes()
+    (folder / "rows.jsonl").unlink()
+    if name.endswith((".csv", ".tsv")):
+        with (folder / name).open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), delimiter="\t" if name.endswith("tsv") else ",")
+            writer.writeheader()
+            writer.writerows(rows)
+    elif name.endswith(".json"):
+        (folder / name).write_text(json.dumps(rows, indent=1))
+    elif name.endswith(".parquet"):
+        parquet.write_table(pyarrow.Table.from_pylist(rows), folder / name)
+    else:
+        (folder / name).write_bytes(gzip.compress(lines))
+    prepare([folder], tmp_path / "prepared", Settings())
+    made, expected = (tmp_path / out / "retrieval" / "rows.jsonl" for out in ("prepared", "expected"))
+    assert made.read_bytes() == expected.read_bytes()
