@@ -53,6 +53,13 @@ def test_a_row_that_is_likely_wrong_gets_a_warning(tmp_path, row, code):
     assert told(tmp_path, [before, row], strict=True)[0] == ("error", code, 2)
 
 
+def test_a_negative_that_is_nearly_a_positive_is_told(tmp_path):
+    answer = "Lost things are kept at the north entrance, day and night, until the end of the month."
+    rows = rows_of("one", "two")
+    rows[1] |= {"positive": ["another", answer], "negative": ["wrong", answer.replace("month", "year")]}
+    assert told(tmp_path, rows) == [("note", "negative-near-positive", 2)]
+
+
 def test_a_row_that_stands_twice_is_named_with_the_first(tmp_path):
     rows = rows_of("one", "two", "three")
     assert told(tmp_path, [*rows, rows[1]]) == [("warning", "row-twice", 4)]

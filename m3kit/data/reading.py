@@ -15,7 +15,7 @@ import orjson
 from m3kit.data.formats import Layout, recognise
 from m3kit.data.near import bands
 from m3kit.data.problems import ERROR, WARNING, BadRow, Problem
-from m3kit.data.row_checks import check_repeats, check_texts
+from m3kit.data.row_checks import check_near_negatives, check_repeats, check_texts
 from m3kit.data.rowindex import BAND_COLUMNS
 from m3kit.data.text import are_plain, keys_of
 
@@ -124,6 +124,8 @@ def read_part(part: Part) -> Rows:
     repeats = _with_repeats(key, counts)
 
     found = list(check_texts(flat, plain, same, first, positives, name_of))
+    if layout_of.kind in ("retrieval", "native"):
+        found += check_near_negatives(same, key, first, np.array(positives, np.int64))
     found += check_repeats(key, first, positives, values, np.flatnonzero(repeats), layout_of.kind)
     problems: list[Problem] = []
     keep = np.ones(len(texts), bool)

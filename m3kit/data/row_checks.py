@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from m3kit.data.problems import ERROR, WARNING, BadRow
+from m3kit.data.near import near_pairs
+from m3kit.data.problems import ERROR, NOTE, WARNING, BadRow
 from m3kit.data.text import damage, is_blank
 
 Found = tuple[int, str, BadRow]
@@ -37,6 +38,29 @@ def check_texts(
         elif found := damage(text):
             code, what = found
             yield row, WARNING, BadRow(f'"{name}" {what}', "write the text again from its source", code=code)
+
+
+def check_near_negatives(same: list[str], key: np.ndarray, first: np.ndarray, positives: np.ndarray) -> Iterator[Found]:
+    """Negatives that are nearly a positive of their query, and so most likely right answers too."""
+    counts = np.diff(first) - 1
+    row = np.repeat(np.arange(len(counts)), positives * (counts - positives))
+    if not len(row):
+        return
+    # the pairs of each row, one after the other: each of its positives with each of its negatives
+    sizes = positives * (counts - positives)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    negatives = (counts - positives)[row]
+    right = first[row] + 1 + place // negatives
+    wrong = first[row] + 1 + positives[row] + place % negatives
+    different = key[right] != key[wrong]
+    row, right, wrong = row[different], right[different], wrong[different]
+    for pair, alike in near_pairs(same, right, wrong):
+        what = f"a negative is nearly a positive of its query (similarity {alike:.2f})"
+        yield (
+            int(row[pair]),
+            WARNING,
+            BadRow(what, "delete it if it answers the query too", code="negative-near-positive"),
+        )
 
 
 def check_repeats(
