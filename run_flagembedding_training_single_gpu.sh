@@ -28,13 +28,14 @@ source "$KIT_DIR/scripts/training.sh"
 
 # ---- What to train on, and where to -----------------------------------------------------------------------------------
 model_name_or_path="${MODEL_NAME_OR_PATH:-BAAI/bge-m3}"     # a name on the Hugging Face Hub, or a folder
-train_data=(                                                # folders or .jsonl files; TRAIN_DATA=a:b for several
+train_data=(                                                # folders or files; TRAIN_DATA=a:b for several
   "$KIT_DIR/example_data/retrieval"
   "$KIT_DIR/example_data/sts"
   "$KIT_DIR/example_data/classification-no_in_batch_neg"
   "$KIT_DIR/example_data/clustering-no_in_batch_neg"
 )
-eval_data="${EVAL_DATA:-auto}"                              # a BEIR folder; auto: eval/ beside the training data; none
+eval_data="${EVAL_DATA:-auto}"                              # a folder; auto: eval/ beside the training data, or holdout; none
+holdout="${HOLDOUT:-0.05}"                                  # share of the queries kept back where auto finds no eval/; 0: none
 output_dir="${OUTPUT_DIR:-$KIT_DIR/outputs/test_encoder_only_m3_bge-m3_single_gpu}"
 overwrite_output_dir="${OVERWRITE_OUTPUT_DIR:-False}"       # True deletes the run that output_dir holds
 cache_dir="${CACHE_DIR:-}"                                  # where Hub models are kept; empty: the Hub library's place
@@ -62,6 +63,12 @@ passage_max_len="${PASSAGE_MAX_LEN:-512}"                   # tokens, up to 8192
 pad_to_multiple_of="${PAD_TO_MULTIPLE_OF:-8}"
 same_dataset_within_batch="${SAME_DATASET_WITHIN_BATCH:-True}"   # needed by the suffix no_in_batch_neg of a folder
 query_instruction_for_retrieval="${QUERY_INSTRUCTION_FOR_RETRIEVAL:-}"  # bge-m3 needs none
+columns="${DATA_COLUMNS:-}"                                 # query=question,positive=answer; Bash keeps COLUMNS for itself
+task="${TASK:-}"                                            # classification or clustering, where no folder's name says it
+classification_positives="${CLASSIFICATION_POSITIVES:-labels}"  # a label's text, other texts of the label (texts), or both
+sts_max_score="${STS_MAX_SCORE:-1}"                         # 5 for scores of 0 to 5
+skip_bad_rows="${SKIP_BAD_ROWS:-False}"                     # True sets them aside in prepared/rejected.jsonl and goes on
+strict="${STRICT:-False}"                                   # True stops at warnings too
 
 # ---- The model and its losses -----------------------------------------------------------------------------------------
 sentence_pooling_method="${SENTENCE_POOLING_METHOD:-cls}"

@@ -7,11 +7,30 @@ set_commands() {
   [[ $model_name_or_path != "$STARTER" ]] || starter_is_ready ||
     starter=("$PYTHON" -m m3kit starter --output_dir "$STARTER")
   doctor=("$PYTHON" -m m3kit doctor --device "$device")
+  set_prepare
+  [[ -z $eval_data ]] || set_evaluate "$eval_data"
+}
+
+set_prepare() {
+  local name
   prepare=("$PYTHON" -m m3kit prepare --train_data "${train_data[@]}" --output_dir "$output_dir/prepared"
     --train_group_size "$train_group_size" --seed "$seed")
-  [[ -z $query_instruction_for_retrieval ]] ||
-    prepare+=(--query_instruction_for_retrieval "$query_instruction_for_retrieval")
-  [[ -z $eval_data ]] || set_evaluate "$eval_data"
+  for name in query_instruction_for_retrieval columns task; do
+    [[ -z ${!name} ]] || prepare+=("--$name" "${!name}")
+  done
+  [[ $classification_positives == labels ]] || prepare+=(--classification_positives "$classification_positives")
+  [[ $sts_max_score == 1 ]] || prepare+=(--sts_max_score "$sts_max_score")
+  ! is_true "$skip_bad_rows" || prepare+=(--skip-bad-rows)
+  ! is_true "$strict" || prepare+=(--strict)
+  if $held_out; then
+    prepare+=(--holdout "$holdout")
+  elif [[ -n $eval_data ]]; then
+    prepare+=(--eval_data "$eval_data")
+  fi
+  # For what only shows in training: texts that are cut, batches that a set is too small for.
+  prepare+=(--tokenizer "$model_name_or_path" --query_max_len "$query_max_len" --passage_max_len "$passage_max_len"
+    --batch_size "$((per_device_train_batch_size * processes))")
+  [[ -z $cache_dir ]] || prepare+=(--cache_dir "$cache_dir")
 }
 
 # True when the starter model is there and newer than all that it is made of.
@@ -71,25 +90,38 @@ show_plan() {
 
 # usage: expected_folders    sets expected: what prepare will name the folders, without reading a row
 expected_folders() {
-  local path file name task
+  local path file name labelled found
+  local -a files
   local -A seen=()
   expected=()
   for path in "${train_data[@]}"; do
-    local -a files=("$path"/*.jsonl "$path"/*/*.jsonl)
-    [[ -d $path ]] || files=("$path")
+    files=("$path")
+    [[ ! -d $path ]] || files=("$path"/* "$path"/*/*)
+    found=false
     for file in "${files[@]}"; do
-      [[ -f $file && $file != */eval/* ]] || continue
+      is_data_file "$file" "$path" || continue
+      found=true
       name=$(cd -- "$(dirname -- "$file")" && pwd -P)
       name=${name##*/}
+      # Who says the task has labelled rows in folders of other names.
+      [[ -z $task || $name == @(retrieval|sts|classification|clustering)* ]] || name=$task
       # Rows of one label must not be each other's negatives; prepare adds the suffix where it is missing.
-      for task in classification clustering; do
-        [[ $name != "$task"* || $name == *no_in_batch_neg ]] || name=$task-no_in_batch_neg
+      for labelled in classification clustering; do
+        [[ $name != "$labelled"* || $name == *no_in_batch_neg ]] || name=$labelled-no_in_batch_neg
       done
       [[ -n ${seen[$name]:-} ]] || expected+=("$output_dir/prepared/$name")
       seen[$name]=1
     done
-    ((${#expected[@]})) || say "Not there, or without a .jsonl file: $path"
+    $found || say "Not there, or without a data file: $path"
   done
+}
+
+# usage: is_data_file FILE GIVEN    true when prepare reads FILE, which is GIVEN or lies in it
+is_data_file() {
+  local name=${1##*/}
+  [[ -f $1 && $1 != "$2"/eval/* && $name != @(labels.json|rejected.jsonl) ]] || return 1
+  # What is given by its own name is read whatever its ending.
+  [[ $1 == "$2" || ${name,,} =~ .\.(jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst))?$ ]]
 }
 
 train() {
@@ -107,6 +139,10 @@ train() {
   export M3KIT_ERROR_FILE=$scratch/error
   step 'Preparing the data' "${prepare[@]}" >"$scratch/prepared"
   mapfile -t prepared <"$scratch/prepared"
+  if $held_out && ! is_eval_folder "$eval_data"; then
+    evaluate=()
+    say 'Evaluation: none, for nothing was held out (the reason is above); whether the model got better stays unknown.'
+  fi
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"
   step 'Training' "${torchrun[@]}" >&2

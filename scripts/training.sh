@@ -19,11 +19,17 @@ TRAINER_VARIABLES=(
   gradient_checkpointing save_steps logging_steps report_to
 )
 # Settings too, but not the trainer's, or not as they are.
-KIT_VARIABLES=(train_data eval_data num_gpus allow_cpu precision entrypoint overwrite_output_dir deepspeed)
+KIT_VARIABLES=(
+  train_data eval_data holdout columns task classification_positives sts_max_score skip_bad_rows strict
+  num_gpus allow_cpu precision entrypoint overwrite_output_dir deepspeed
+)
 SWITCHES=(
   overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device dataloader_drop_last fix_encoder
   same_dataset_within_batch normalize_embeddings unified_finetuning use_self_distill knowledge_distillation
+  skip_bad_rows strict
 )
+# One of these makes a folder one of test data.
+EVAL_FILES=(corpus.jsonl sts/test.jsonl classification/test.jsonl clustering/test.jsonl)
 
 # usage: run_training single|multi ARGUMENTS…
 run_training() {
@@ -124,6 +130,9 @@ settle_variables() {
   output_dir=${output_dir%/}
   [[ $precision == @(fp16|bf16|fp32) ]] || die "precision is fp16, bf16 or fp32, not '$precision'"
   [[ $num_gpus == auto || $num_gpus =~ ^[1-9][0-9]*$ ]] || die "num_gpus is a number or auto, not '$num_gpus'"
+  [[ $per_device_train_batch_size =~ ^[1-9][0-9]*$ ]] ||
+    die "per_device_train_batch_size is a whole number above 0, not '$per_device_train_batch_size'"
+  [[ $holdout =~ ^(0|0?\.[0-9]+)$ ]] || die "holdout is a share of the queries, from 0 to below 1 (0.05), not '$holdout'"
   [[ $kind == multi || $num_gpus == @(auto|1) ]] ||
     die "this script trains in one process, and num_gpus is $num_gpus; for several: ./run_flagembedding_training.sh"
 }
@@ -213,26 +222,48 @@ settle_deepspeed() {
   fi
 }
 
-# Empties eval_data where nothing is evaluated.
+# Empties eval_data where nothing is evaluated; held_out: whether prepare is to keep rows back and make that folder.
 settle_eval_data() {
-  local path folder
+  local path folder nothing
+  held_out=false
   if [[ $eval_data == none ]]; then
     eval_data=''
     say 'Evaluation: none, as eval_data says.'
-  elif [[ $eval_data == auto ]]; then
-    eval_data=''
-    for path in "${train_data[@]}"; do
-      # In a folder of task folders, or beside a task folder.
-      [[ ! -f $path ]] || path=$(dirname -- "$path")
-      for folder in "${path%/}/eval" "$(dirname -- "$path")/eval"; do
-        [[ -f $folder/corpus.jsonl ]] || continue
-        eval_data=$folder
-        say "Evaluation: with $folder, which lies beside the training data."
-        return
-      done
-    done
-    say 'Evaluation: none, for no folder eval/ lies beside the training data; whether the model got better stays unknown.'
+    return
+  elif [[ $eval_data != auto ]]; then
+    is_eval_folder "$eval_data" && return
+    # Otherwise `evaluate` would say so, after all the training.
+    nothing="the folder $eval_data of eval_data has nothing to evaluate with: none of ${EVAL_FILES[*]}"
+    $dry_run || die "$nothing; give --eval_data another, auto or none"
+    warn "$nothing"
+    return
   fi
+  for path in "${train_data[@]}"; do
+    # In a folder of task folders, or beside a task folder.
+    [[ ! -f $path ]] || path=$(dirname -- "$path")
+    for folder in "${path%/}/eval" "$(dirname -- "$path")/eval"; do
+      is_eval_folder "$folder" || continue
+      eval_data=$folder
+      say "Evaluation: with $folder, which lies beside the training data."
+      return
+    done
+  done
+  if [[ $holdout == *[1-9]* ]]; then
+    held_out=true eval_data=$output_dir/prepared/eval
+    say "Evaluation: with a share of $holdout of the queries (holdout), kept back from training where there are enough, for no folder eval/ lies beside the training data."
+  else
+    eval_data=''
+    say 'Evaluation: none, for no folder eval/ lies beside the training data, and holdout is 0; whether the model got better stays unknown.'
+  fi
+}
+
+# usage: is_eval_folder FOLDER    true when there is something in it that `evaluate` reads
+is_eval_folder() {
+  local name
+  for name in "${EVAL_FILES[@]}"; do
+    [[ ! -f $1/$name ]] || return 0
+  done
+  return 1
 }
 
 # shellcheck source=scripts/steps.sh

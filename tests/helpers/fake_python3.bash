@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Stands in for Python: writes each call to LOG and answers as the kit's verbs do.
 # FAKE_VERSION, FAKE_LACKS, FAKE_NO_VENV, FAKE_NO_HEADERS, FAKE_BROKEN, FAKE_FAILS=verb or pip: what is wrong with it.
+# FAKE_HELD_OUT: the file of test data that prepare makes, where it is to keep rows back.
 me=${0##*/}
 [[ -z ${FAKE_BROKEN:-} || $0 == */.venv/* ]] || exit 127
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
@@ -28,11 +29,18 @@ case "$1 $2 ${3:-}" in
     ;;
   "-m m3kit ${FAKE_FAILS:-no}") exit 3 ;;
   '-m m3kit prepare')
-    for word; do
-      [[ $word != */* ]] || folder=$word
+    holdout=false
+    while (($#)); do
+      [[ $1 != --output_dir ]] || folder=$2
+      [[ $1 != --holdout ]] || holdout=true
+      shift
     done
     echo "$folder/retrieval"
     echo "$folder/sts [2]"
+    if $holdout && [[ -n ${FAKE_HELD_OUT:-} ]]; then
+      mkdir -p "$(dirname -- "$folder/eval/$FAKE_HELD_OUT")"
+      echo '{}' >"$folder/eval/$FAKE_HELD_OUT"
+    fi
     ;;
   '-m m3kit evaluate') echo 'the table' ;;
 esac

@@ -1,4 +1,4 @@
-# A throw-away copy of the kit, and fakes of all that its scripts call. Loaded by scripts.bats and steps.bats.
+# A throw-away copy of the kit, and fakes of all that its scripts call. Loaded by scripts, data, machine and steps.bats.
 # shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used there, and output is set by run
 
 SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
@@ -42,9 +42,15 @@ make_kit() {
   MULTI=$KIT/run_flagembedding_training.sh
 }
 
+# usage: make_rows FOLDER [FILE…]
 make_rows() {
-  mkdir -p "$1"
-  echo '{}' >"$1/train.jsonl"
+  local file folder=$1
+  shift
+  (($#)) || set -- train.jsonl
+  mkdir -p "$folder"
+  for file; do
+    echo '{}' >"$folder/$file"
+  done
 }
 
 make_eval() {
@@ -53,14 +59,16 @@ make_eval() {
 }
 
 # usage: torchrun_words  sets words to the torchrun command that `run` has seen, read back as a shell reads it
-torchrun_words() {
+torchrun_words() { command_words 'torchrun '; }
+
+# usage: command_words START    the same of the last command that has START in it, such as 'm3kit prepare '
+command_words() {
   local line
   words=()
   while IFS= read -r line; do
-    [[ $line == torchrun\ * ]] || continue
-    eval "words=($line)"
+    [[ $line != *"$1"* ]] || eval "words=($line)"
   done <<<"$output"
-  ((${#words[@]})) || fail "no torchrun command in: $output"
+  ((${#words[@]})) || fail "no command with '$1' in: $output"
 }
 
 # usage: value_of NAME   the value after --NAME in words; fails when it is not there exactly once
