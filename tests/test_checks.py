@@ -56,7 +56,7 @@ def test_a_row_that_is_likely_wrong_gets_a_warning(tmp_path, row, code):
 def test_a_negative_that_is_nearly_a_positive_is_told(tmp_path):
     answer = "Lost things are kept at the north entrance, day and night, until the end of the month."
     rows = rows_of("one", "two")
-    rows[1] |= {"positive": ["another", answer], "negative": ["wrong", answer.replace("month", "year")]}
+    rows[1] |= {"positive": ["another", answer], "negative": ["wrong", answer.replace("month", "months")]}
     assert told(tmp_path, rows) == [("note", "negative-near-positive", 2)]
 
 
@@ -83,7 +83,7 @@ def test_labels_with_one_row_or_spelt_in_two_ways(tmp_path):
 
 
 def test_fewer_rows_than_a_batch(tmp_path):
-    assert told(tmp_path, rows_of("one", "two"), batch_size=16) == [("warning", "few-rows", 1)]
+    assert told(tmp_path, rows_of("one", "two"), batch_size=16) == [("note", "few-rows", 1)]
 
 
 def test_near_duplicates_are_named_with_their_likeness(tmp_path):
@@ -209,4 +209,5 @@ def test_columns_are_named_on_the_command_line(tmp_path):
     done = check(file, "--columns", "query=question,positive=answer")
     assert (done.returncode, done.stdout.split("\n")[0]) == (0, f"{file}: retrieval (by its columns); 2 rows")
     assert "no file has such a column" in check(file, "--columns", "query=question,positive=answer,negative=x").stderr
+    assert "is no folder" in check(file, "--eval_data", tmp_path / "gone").stderr
     assert "is not FIELD=COLUMN" in check(file, "--columns", "queri=question").stderr

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3kit.data.formats import recognise
+from m3kit.data.jsonline import parse_line
 from m3kit.data.problems import BadRow
-from m3kit.data.reading import Part, Reading, parse_line, read_part
+from m3kit.data.reading import Part, Reading, read_part
 
 TEXT = st.text(min_size=1).filter(str.strip)
 

@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3kit.data import jsonarray, transcode
+from m3kit.data import csvfile, jsonarray, transcode
 from m3kit.data.transcode import as_json_lines
 from m3kit.errors import KitError
 
@@ -332,7 +332,10 @@ def test_a_list_in_a_cell_is_a_list_and_told_once(read):
     content = 'query,negative\nq,"[""a"", ""b,c""]"\nr,"[""d""]"\ns,[x]\nt,"[""u"", 1]"\nv,"[""w"""\n'
     rows = read("rows.csv", content.encode())
     assert [row["negative"] for row in rows.values] == [["a", "b,c"], ["d"], "[x]", '["u", 1]', '["w"']
-    assert rows.notes == ['cells of "negative" that hold a JSON list of texts are read as that list']
+    assert rows.notes == [
+        'cells of "negative" that hold a JSON list of texts are read as that list',
+        'cells of "negative" from line 5 on look like lists, but are no JSON lists of texts: read as one text each',
+    ]
 
 
 @pytest.mark.parametrize(
@@ -400,7 +403,7 @@ def test_an_unclosed_quote_is_named_where_it_opens(read):
 
 def test_cells_may_be_long_but_not_without_end(read, monkeypatch):
     assert read("rows.csv", b"query\n" + b"q" * 1_000_000 + b"\n").values == [{"query": "q" * 1_000_000}]
-    monkeypatch.setattr(transcode, "ROW_LIMIT", 1000)
+    monkeypatch.setattr(csvfile, "ROW_LIMIT", 1000)
     rows = read("rows.csv", b"query\na\n" + b"q" * 2000 + b"\nb\n")
     assert (rows.values, rows.told[0][0], "a line of" in rows.told[0][1]) == ([{"query": "a"}], 3, True)
     rows = read("rows.csv", b'query\na\n"' + b"q\n" * 1000)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 import tempfile
@@ -75,6 +76,8 @@ _TOLD = {ERROR: "errors", "set aside": "bad rows that would be set aside", WARNI
 
 def _print_json(sets: list[DataSet], findings: Findings) -> None:
     """The problems go out as they lie on the disk: there may be more than memory holds."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal is
     about = json.dumps([_about(data) for data in sets], ensure_ascii=False)
     summary = json.dumps(findings.summary(), ensure_ascii=False)
     sys.stdout.write(f'{{"errors": {findings.errors}, "sets": {about}, "summary": {summary}, "problems": [')

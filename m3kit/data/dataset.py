@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from m3kit.data.reading import LayoutOf, Reading, parse_line
+from m3kit.data.jsonline import parse_line
+from m3kit.data.reading import LayoutOf, Reading
 from m3kit.data.rowindex import RowIndex
 
 # A row's fate; from SET_ASIDE on it is the number of the reason.

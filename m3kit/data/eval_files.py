@@ -11,6 +11,7 @@ import numpy as np
 import orjson
 
 from m3kit.data.dataset import HELD_OUT, MERGED, DataSet, Texts
+from m3kit.data.grouping import among, repeated
 from m3kit.data.reading import Reading
 from m3kit.data.rowindex import RowIndex
 from m3kit.data.text import same_text
@@ -102,26 +103,27 @@ def _write_beir(sets: list[DataSet], folder: Path, workers: Workers) -> int:
 def _number_passages(sets: list[DataSet]) -> dict[int, int]:
     """Keep the number of each text that is the first of its kind among the passages, 0 for all others, as a column;
     returns the numbers of the held-out rows' passages by their keys."""
-    keys, passage, held = [], [], []
+    keys, passages, wanted = [], [], []
     for data in sets:
-        counts = data.index.column("texts").astype(np.int64)
-        first = data.index.column("first")[:-1]
-        known = np.repeat((data.fates.of_row <= MERGED) | (data.fates.of_row == HELD_OUT), counts)
-        known[first] = False
-        passage.append(known)
-        held.append(np.repeat(data.fates.of_row == HELD_OUT, counts))
-        keys.append(data.index.column("key"))
-    every = np.flatnonzero(np.concatenate(passage))
+        counts, first = data.index.column("texts").astype(np.int64), data.index.column("first")[:-1]
+        held_out = data.fates.of_row == HELD_OUT
+        passage = np.repeat((data.fates.of_row <= MERGED) | held_out, counts)
+        passage[first] = False
+        key = data.index.column("key")
+        keys.append(key)
+        passages.append(passage)
+        wanted.append(key[np.repeat(held_out, counts) & passage])
+    sizes = [len(key) for key in keys]
     key = np.concatenate(keys)
-    _, chosen = np.unique(key[every], return_index=True)
+    del keys
+    every = np.flatnonzero(np.concatenate(passages)).astype(np.uint32)
+    order, starts = repeated(key[every])
+    every = np.delete(every, np.delete(order, starts[:-1]))
     number = np.zeros(len(key), np.uint32)
-    number[every[np.sort(chosen)]] = np.arange(1, len(chosen) + 1)
-    ends = np.cumsum([len(part) for part in keys])
-    for data, end, part in zip(sets, ends, keys, strict=True):
-        data.index.save("passage", number[end - len(part) : end])
-    wanted = np.unique(key[np.concatenate(held) & np.concatenate(passage)])
-    numbered = np.flatnonzero(number)
-    found = numbered[np.isin(key[numbered], wanted)]
+    number[every] = np.arange(1, len(every) + 1)
+    for data, end, size in zip(sets, np.cumsum(sizes), sizes, strict=True):
+        data.index.save("passage", number[end - size : end])
+    found = every[among(key[every], np.unique(np.concatenate(wanted)))]
     return dict(zip(key[found].tolist(), number[found].tolist(), strict=True))
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from m3kit.data.problems import BadRow
-from m3kit.data.text import is_blank
+from m3kit.data.text import is_blank, shown
 
 COLUMNS = {
     "native": ("query", "pos"),
@@ -46,6 +46,8 @@ EXPECTED = (
     'write {"query", "positive", "negative"}, {"sentence1", "sentence2", "score"}, {"text", "label"} '
     'or FlagEmbedding\'s {"query", "pos", "neg"}, or say which column is which: --columns query=…,positive=…'
 )
+# Columns that a message names.
+SOME = 12
 # What --columns may name.
 FIELDS = tuple(dict.fromkeys(name for kind in COLUMNS for name in (*COLUMNS[kind], *OPTIONAL[kind])))
 
@@ -80,6 +82,9 @@ def recognise(
         if name in names and field not in names:
             names[field] = names.pop(name)
     if "score" not in names and "label" in names and {"sentence1", "sentence2"} <= names.keys():
+        if "text" in names and not renames:
+            what = f"the columns {_some(columns)} are more than one format (sts and labelled)"
+            raise BadRow(what, "leave only those of one, or say --columns score=label", code="columns")
         names["score"] = names.pop("label")
     for field, column in renames.items():
         if column in columns:
@@ -89,9 +94,9 @@ def recognise(
         if len(lacking) < len(COLUMNS[expected]):
             raise BadRow(f"no {_list(lacking)} in this row", "add it or delete the row", code="missing")
     if not kinds:
-        raise BadRow(f"the columns {sorted(columns)} are no known format", EXPECTED, code="columns")
+        raise BadRow(f"the columns {_some(columns)} are no known format", EXPECTED, code="columns")
     if len(kinds) > 1:
-        what = f"the columns {sorted(columns)} are more than one format ({' and '.join(kinds)})"
+        what = f"the columns {_some(columns)} are more than one format ({' and '.join(kinds)})"
         raise BadRow(what, "leave only those of one, in each file", code="columns")
     (kind,) = kinds
     if expected and kind != expected:
@@ -106,6 +111,12 @@ def recognise(
 
 def _number(name: str) -> int:
     return int(re.sub(r"\D", "", name))
+
+
+def _some(columns: Collection[str]) -> list[str]:
+    """The columns as a message names them: where there is no header line they are somebody's texts."""
+    names = [shown(name) for name in sorted(columns)[: SOME + 1]]
+    return [*names[:SOME], "…"] if len(names) > SOME else names
 
 
 def _list(names: list[str]) -> str:
@@ -167,10 +178,10 @@ def _sts(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any
     column = layout.fields["score"]
     score = _as_number(record[column]) if layout.textual else record[column]
     if not _is_number(score):
-        what = f'"{column}" is {record[column]!r}, not a number'
+        what = f'"{column}" is {_named(record[column])}, not a number'
         raise BadRow(what, "give a number from 0 (unrelated) to 1 (same meaning)", code="score-type")
     if not 0 <= score <= layout.max_score:
-        what = f'"{column}" is {score}, outside 0..{layout.max_score:g}'
+        what = f'"{column}" is {_named(score)}, outside 0..{layout.max_score:g}'
         if layout.max_score < score <= 5:
             fix = "if the scores of the file are 0 to 5, say --sts_max_score 5, which divides them by 5"
             raise BadRow(what, fix, code="score-0-to-5")
@@ -178,9 +189,14 @@ def _sts(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, Any
     return texts, 1, score / layout.max_score
 
 
+def _named(value: Any) -> str:
+    """A value as a message names it: neither a long one nor one nested too deep for ``repr``."""
+    return f"a {type(value).__name__}" if isinstance(value, list | dict) else shown(repr(value))
+
+
 def _as_number(value: Any) -> Any:
     try:
-        return float(value)
+        return value if "_" in value else float(value)  # to Python 0_1 is 1
     except (TypeError, ValueError):
         return value
 
@@ -246,7 +262,7 @@ def _check_scores(name: str, scores: list[Any] | None, passages: list[str]) -> N
         raise BadRow(what, "give one score a passage, in the same order", code="scores")
     for score in scores:
         if not _is_number(score):
-            raise BadRow(f'"{name}" holds {score!r}, not a number', "give the teacher's raw score", code="scores")
+            raise BadRow(f'"{name}" holds {_named(score)}, not a number', "give the teacher's raw score", code="scores")
 
 
 _PARSERS: dict[str, Callable[[Layout, Mapping[str, Any]], tuple[list[str], int, Any]]] = {

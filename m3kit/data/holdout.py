@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from m3kit.data.dataset import HELD_OUT, USED, DataSet, Texts
+from m3kit.data.grouping import among, earliest
 from m3kit.data.near import BANDS, NearTo, matches
 from m3kit.data.negatives import mix
 from m3kit.data.rowindex import BAND_COLUMNS
@@ -114,8 +115,7 @@ def _units(data: DataSet) -> np.ndarray:
     """The earliest row of each query (of each pair, for STS) that is used."""
     rows = np.flatnonzero(data.fates.used)
     key = data.index.column("row_key") if data.task == "sts" else data.index.query_keys()
-    _, first = np.unique(key[rows], return_index=True)
-    return rows[first]
+    return rows[earliest(key[rows]) == np.arange(len(rows))]
 
 
 def _shuffled(data: DataSet, rows: np.ndarray, seed: int) -> np.ndarray:
@@ -128,7 +128,7 @@ def _shuffled(data: DataSet, rows: np.ndarray, seed: int) -> np.ndarray:
 def _with_all_rows(data: DataSet, chosen: np.ndarray) -> Iterator[np.ndarray]:
     """All used rows of each chosen row's query."""
     key = data.index.column("row_key") if data.task == "sts" else data.index.query_keys()
-    rows = np.flatnonzero(data.fates.used & np.isin(key, key[chosen]))
+    rows = np.flatnonzero(data.fates.used & among(key, np.sort(key[chosen])))
     of_query = defaultdict(list)
     for row in rows.tolist():
         of_query[int(key[row])].append(row)

@@ -11,11 +11,12 @@ import numpy as np
 import orjson
 
 from m3kit.data.dataset import DataSet, Fates
+from m3kit.data.jsonline import parse_line
 from m3kit.data.leaks import find_leaks
 from m3kit.data.lengths import load_tokenizer, too_long
 from m3kit.data.problems import NOTE, BadRow, Findings, Problem
 from m3kit.data.progress import Progress
-from m3kit.data.reading import LayoutOf, Part, Reading, parse_line, read_part
+from m3kit.data.reading import LayoutOf, Part, Reading, read_part
 from m3kit.data.rowindex import RowIndexWriter
 from m3kit.data.set_checks import QUICK, SLOW, run_check
 from m3kit.data.settings import Settings
@@ -120,17 +121,17 @@ class Inspector:
             self.findings.add([] if problems else [Problem(file, 1, what, fix, "empty")])
             return None
         if not len(data.index):
-            if not self.findings.errors:
-                what = "no row of the file can be used"
-                self.findings.add([Problem(file, 1, what, "see rejected.jsonl for the reasons", "empty")])
+            if settings.skip_bad_rows:
+                what, fix = "no row of the file can be used", "see without --skip-bad-rows what is wrong with each"
+                self.findings.add([Problem(file, 1, what, fix, "empty")])
             return None
         try:
             data.task, data.reason = tell_task(kind, file.resolve().parent.name, settings.task)
             data.folder = output_folder(data.task, file.resolve().parent.name)
             if data.task == "classification":
-                data.label_texts = label_texts(data.labels, file)
+                data.label_texts = label_texts(data.labels, file, data.notes)
         except BadRow as bad:
-            self.findings.add([Problem(file, bad.line or 1, bad.what, bad.fix, bad.code)])
+            self.findings.add([Problem(bad.path or file, bad.line or 1, bad.what, bad.fix, bad.code)])
             return None
         self.progress.say(f"checking {file.name}")
         self._add_set_problems(data)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from m3kit.data.grouping import group, larger_groups
+from m3kit.data.grouping import group, repeated
 
 NEAR = 0.8
 BANDS = 8
@@ -96,7 +96,7 @@ def candidates(band: Callable[[int], np.ndarray], width: int = 1) -> np.ndarray:
         key = band(first)
         for column in range(first + 1, first + width):
             key = key * np.uint64(0x9E3779B97F4A7C15) ^ band(column)
-        order, starts = larger_groups(*group(key))
+        order, starts = repeated(key)
         later = np.delete(order, starts[:-1])
         packed.append(np.repeat(order[starts[:-1]], np.diff(starts) - 1) << 32 | later)
     pairs = np.unique(np.concatenate(packed))

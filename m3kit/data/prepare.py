@@ -16,7 +16,7 @@ from m3kit.data.convert.plan import Plan, Tally
 from m3kit.data.convert.retrieval import shared_positives
 from m3kit.data.dataset import HELD_OUT, MERGED, USED, DataSet
 from m3kit.data.eval_files import write_eval
-from m3kit.data.holdout import hold_out
+from m3kit.data.holdout import LEAST, hold_out
 from m3kit.data.inspection import Inspector, Rejected
 from m3kit.data.problems import BadRow, Findings, Problem
 from m3kit.data.progress import Progress, progress
@@ -184,6 +184,8 @@ class Preparation:
 
 def _free_name(root: Path, folder: str, stem: str) -> str:
     """``folder/stem.jsonl`` under ``root``, numbered where another input already has that name."""
+    # What is put after it must not make the name longer than a file's may be.
+    stem = stem.encode()[:200].decode(errors="ignore")
     name, number = f"{folder}/{stem}.jsonl", 1
     while (root / name).exists():
         number += 1
@@ -210,7 +212,8 @@ def _tell(manifest: dict[str, Any], output_dir: Path) -> None:
         print(f"{entry['input']}: {entry['task']} ({entry['task_told']}); {', '.join(parts)}", file=sys.stderr)
     if manifest["held_out"]:
         counts = ", ".join(f"{count} of {task}" for task, count in manifest["held_out"].items())
-        print(f"held out for evaluation in {output_dir / EVAL_FOLDER}: {counts}", file=sys.stderr)
+        few = "; so few show only large differences" if min(manifest["held_out"].values()) < LEAST else ""
+        print(f"held out for evaluation in {output_dir / EVAL_FOLDER}: {counts}{few}", file=sys.stderr)
     elif manifest["settings"]["holdout"]:
         print("nothing held out for evaluation: there are too few rows", file=sys.stderr)
     if manifest["rows_rejected"]:

@@ -50,12 +50,21 @@ class Problem:
 class BadRow(Exception):
     """What is wrong with a row, and the fix. Who reads the file adds its name, and the line where it is not given.
 
-    ``row`` is the row as it stands in the file, where who reads the file does not have it.
+    ``row`` is the row as it stands in the file, where who reads the file does not have it; ``path`` the file, where it
+    is another than the one that is read.
     """
 
-    def __init__(self, what: str, fix: str, line: int | None = None, code: str = "row", row: str | None = None):
+    def __init__(
+        self,
+        what: str,
+        fix: str,
+        line: int | None = None,
+        code: str = "row",
+        row: str | None = None,
+        path: Path | None = None,
+    ):
         super().__init__(what)
-        self.what, self.fix, self.line, self.code, self.row = what, fix, line, code, row
+        self.what, self.fix, self.line, self.code, self.row, self.path = what, fix, line, code, row, path
 
 
 class Findings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -10,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
 from m3kit.data.formats import Layout, recognise
+from m3kit.data.jsonline import is_blank_line, parse_line
 from m3kit.data.near import bands
 from m3kit.data.problems import ERROR, WARNING, BadRow, Problem
 from m3kit.data.row_checks import check_near_negatives, check_repeats, check_texts
@@ -98,13 +97,14 @@ def read_part(part: Part) -> Rows:
     values: list[Any] = []
     bad: dict[int, BadRow] = {}
     for number, raw in enumerate(lines):
-        if not raw or raw.isspace() or raw == b"\xef\xbb\xbf":
+        if not raw or raw.isspace():
             continue
         try:
             record = parse_line(raw)
             row, count, value = layout_of(record).parse(record)
         except BadRow as problem:
-            bad[number] = problem
+            if not is_blank_line(raw):
+                bad[number] = problem
         else:
             numbers.append(number)
             texts.append(row)
@@ -169,60 +169,6 @@ def read_part(part: Part) -> Rows:
         columns_seen=layout_of.columns(),
         unused=layout_of.unused(),
     )
-
-
-def parse_line(raw: bytes) -> dict[str, Any]:
-    """The JSON object of a line. Raises ``BadRow``."""
-    # A byte order mark stands at the start of a file, and inside where files were put together.
-    raw = raw.removeprefix(b"\xef\xbb\xbf")
-    try:
-        record = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        record = _examine(raw)
-    if type(record) is not dict:
-        what = f"a JSON {type(record).__name__} instead of an object"
-        raise BadRow(what, "write one JSON object a line", code="json")
-    # Of a name that stands twice every parser keeps the last value in silence. Fewer or more colons than names is rare.
-    if raw.count(b'":') != len(record):
-        _load(raw.decode("utf-8"))
-    return record
-
-
-def _examine(raw: bytes) -> Any:
-    """What orjson does not take: the reason, or the value where only orjson is too strict to read it (NaN)."""
-    try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        what = f"not UTF-8 (byte {error.start + 1} of the line)"
-        raise BadRow(what, "save the file as UTF-8", code="utf-8") from None
-    record = _load(text)
-    try:
-        json.dumps(record, ensure_ascii=False).encode("utf-8")
-    except UnicodeEncodeError:
-        what = "holds half a surrogate pair, which is no character"
-        raise BadRow(what, "write the character itself", code="surrogate") from None
-    return record
-
-
-def _load(text: str) -> Any:
-    fix = "write one JSON object a line"
-    try:
-        return json.loads(text, object_pairs_hook=_no_repeated_name)
-    except json.JSONDecodeError as error:
-        raise BadRow(f"not valid JSON ({error.msg}, column {error.colno})", fix, code="json") from None
-    except RecursionError:
-        raise BadRow("not valid JSON (nested too deep)", fix, code="json") from None
-    except ValueError as error:  # a whole number of more digits than Python reads
-        raise BadRow(f"not valid JSON ({error})", fix, code="json") from None
-
-
-def _no_repeated_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    record = dict(pairs)
-    if len(record) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise BadRow(f'"{twice}" stands twice in one row', "keep one of the two", code="name-twice")
-    return record
 
 
 class Names:

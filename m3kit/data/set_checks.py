@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from m3kit.data.dataset import DataSet, Texts
-from m3kit.data.grouping import group, larger_groups
+from m3kit.data.grouping import repeated
 from m3kit.data.languages import languages
 from m3kit.data.near import NEAR, candidates, similarity
 from m3kit.data.problems import ERROR, NOTE, WARNING, Problem
 from m3kit.data.settings import Settings
-from m3kit.data.text import same_text
+from m3kit.data.text import same_text, shown
 
 # Scores of one pair that differ by more contradict one another; by less, they are two people's opinions.
 STS_CONTRADICTION = 0.3
@@ -27,7 +27,7 @@ def repeated_rows(data: DataSet, settings: Settings) -> Iterator[Problem]:
     """
     index = data.index
     lines, numbers = index.column("line"), index.column("number")
-    order, starts = larger_groups(*group(index.column("row_key")))
+    order, starts = repeated(index.column("row_key"))
     kept = "kept as they are" if data.task == "native" else "merged into one"
     for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
         rows = order[begin:end]
@@ -53,7 +53,7 @@ def _contradiction(data: DataSet, values: np.ndarray) -> tuple[str, str] | None:
         return "sts-contradiction", f"the same pair as {data.where} {{}}, with score {scores}"
     if data.labels and np.ptp(values) > 0:
         other = int(values[np.argmax(np.abs(values - values[0]))])
-        names = f"{data.labels[other]!r} instead of {data.labels[int(values[0])]!r}"
+        names = f"{shown(data.labels[other])!r} instead of {shown(data.labels[int(values[0])])!r}"
         # braces in a label are no places
         names = names.replace("{", "{{").replace("}", "}}")
         return "label-contradiction", f"the same text as {data.where} {{}}, with label {names}"
@@ -69,7 +69,7 @@ def labels(data: DataSet, settings: Settings) -> Iterator[Problem]:
     used, places = np.unique(numbers, return_index=True)
     first = dict(zip(used.tolist(), lines[places].tolist(), strict=True))
     for number in np.flatnonzero(counts == 1).tolist():
-        what = f"label {data.labels[number]!r} has this row only"
+        what = f"label {shown(data.labels[number])!r} has this row only"
         fix = "add rows of that label, or see whether it is misspelt"
         yield _problem(data, WARNING, first[number], what, fix, "label-once")
     seen: dict[str, str] = {}
@@ -77,7 +77,7 @@ def labels(data: DataSet, settings: Settings) -> Iterator[Problem]:
         name = data.labels[number]
         other = seen.setdefault(same_text(name), name)
         if other != name:
-            what = f"label {name!r} differs from {other!r} only in case or spaces"
+            what = f"label {shown(name)!r} differs from {shown(other)!r} only in case or spaces"
             yield _problem(
                 data, WARNING, first[number], what, "write both alike if they mean the same", "label-spelling"
             )
@@ -87,7 +87,7 @@ def too_few_rows(data: DataSet, settings: Settings) -> Iterator[Problem]:
     rows = int(np.count_nonzero(data.fates.used))
     if 0 < rows < settings.batch_size:
         what = f"{rows} rows are fewer than the {settings.batch_size} of a batch over all processes"
-        yield _problem(data, WARNING, 1, what, "add rows; smaller batches are used for this file", "few-rows")
+        yield _problem(data, NOTE, 1, what, "add rows; smaller batches are used for this file", "few-rows")
 
 
 def near_duplicates(data: DataSet, settings: Settings) -> Iterator[Problem]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 
 from m3kit.data.formats import FIELDS
 from m3kit.errors import KitError
@@ -38,6 +39,10 @@ class Settings:
             raise KitError("train_group_size must be 2 or more: a softmax over one candidate teaches nothing")
         if min(self.query_max_len, self.passage_max_len, self.batch_size) < 1:
             raise KitError("query_max_len, passage_max_len and batch_size must be 1 or more")
+        if self.eval_data and not Path(self.eval_data).is_dir():
+            raise KitError(
+                f"the evaluation data {self.eval_data} is no folder; give --eval_data another, or leave it out"
+            )
         if not 0 <= self.holdout < 1:
             raise KitError(f"holdout is the share of the rows kept back, from 0 to below 1, not {self.holdout:g}")
         if not 0 < self.sts_max_score < math.inf:

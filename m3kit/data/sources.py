@@ -19,8 +19,10 @@ from m3kit.errors import KitError
 EVAL_FOLDER = "eval"
 # Files that belong beside the data: what the labels mean, and the rows that an earlier run rejected.
 NEVER_DATA = ("labels.json", "rejected.jsonl")
+# What prepare writes beside its folders. By one of the names alone a file may be training data.
+PREPARED = {"manifest.json", "problems.jsonl"}
 ENDINGS = ".jsonl .ndjson .json .csv .tsv .parquet, each also with .gz or .zst"
-_DATA_FILE = re.compile(r"(?P<stem>.+)\.(?P<kind>jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst))?", re.IGNORECASE)
+_DATA_FILE = re.compile(r"(?is)(?P<stem>.+)\.(?P<kind>jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst))?")
 
 # How many bytes of a file are held in memory: as a rule, and at most. A longer row is a forgotten quote or bracket.
 BLOCK = 1 << 16
@@ -51,11 +53,12 @@ def find_files(train_data: Iterable[Path]) -> list[Path]:
     """
     files: dict[str, Path] = {}  # by the path without links and detours
     for path in train_data:
-        if path.is_dir():
+        is_folder, is_there = _look_at(path)
+        if is_folder:
             found = _folder_files(path)
             if not found:
                 raise KitError(f"no data file in {path} or in a folder in it ({ENDINGS}); the README has the formats")
-        elif not path.exists():
+        elif not is_there:
             raise KitError(f"no such file or folder: {str(path)!r}; several are given one by one, see --help")
         elif path.name in NEVER_DATA:
             # No error, for the shell's folder/* names it too.
@@ -64,7 +67,9 @@ def find_files(train_data: Iterable[Path]) -> list[Path]:
         else:
             found = [path]
         for file in found:
-            first = files.setdefault(os.path.realpath(file), file)
+            real = os.path.realpath(file)
+            _check_name(file, Path(real).parent.name)
+            first = files.setdefault(real, file)
             if first != file:
                 _tell_unread(file, f"the same file as {first}")
     if not files:
@@ -99,6 +104,7 @@ def plain_file(file: Path, scratch: Path, notes: list[str]) -> tuple[Path, BadRo
         damage = _unpack(file, packing, source)
         head = _first_block(source)
         if damage and (not head or head.startswith(PARQUET)):  # Parquet has its table of contents at its end
+            damage.line = 1  # what was counted are no lines
             raise damage
     elif file.suffix.lower() in (".gz", ".zst"):
         notes.append("is not packed, whatever its name says; read as it is")
@@ -179,6 +185,22 @@ def _unpacked_blocks(file: Path, packing: str) -> Iterator[bytes]:
                 yield block
 
 
+def _look_at(path: Path) -> tuple[bool, bool]:
+    """(is a folder, is there)."""
+    try:
+        return path.is_dir(), path.exists()
+    except OSError as error:  # a folder on the way is closed, or the name is too long to be one
+        raise KitError(f"cannot look at {str(path)!r} ({error.strerror}); see its spelling and its rights") from error
+
+
+def _check_name(file: Path, folder: str) -> None:
+    """Messages, manifests and prepared folders are UTF-8 and have these names in them."""
+    try:
+        f"{file}{folder}".encode()
+    except UnicodeEncodeError as error:
+        raise KitError(f"the name {os.fsencode(file)!r} is not UTF-8; rename the file or its folder") from error
+
+
 def _folder_files(folder: Path) -> list[Path]:
     children = _children(folder)
     files = _data_files(children)
@@ -193,7 +215,13 @@ def _folder_files(folder: Path) -> list[Path]:
 def _children(folder: Path) -> list[Path]:
     """What is in a folder, in order. Hidden files and folders are an editor's or a tool's, never data."""
     try:
-        return sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+        children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
+        # The output of an earlier run may lie among the data.
+        if PREPARED <= {child.name for child in children}:
+            children = [child for child in children if child.name not in PREPARED]
+        for child in children:
+            child.is_dir()  # fails where the folder may be listed but not entered
+        return children
     except OSError as error:
         raise KitError(f"cannot look into {folder} ({error.strerror}); make it readable or leave it out") from error
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 
+from m3kit.data.jsonline import parse_line
 from m3kit.data.problems import BadRow
-from m3kit.errors import KitError
+from m3kit.data.sources import EVAL_FOLDER
+from m3kit.data.text import is_blank, shown
 
 NO_IN_BATCH_NEG = "no_in_batch_neg"
 LABELLED_TASKS = ("classification", "clustering")
+# What prepare writes beside the folders of prepared rows.
+RESERVED = (EVAL_FOLDER, "manifest.json", "problems.jsonl", "rejected.jsonl")
+DESCRIBE = "write one object of label and description, every description a text"
 
 
 def tell_task(kind: str, folder: str, asked: str | None) -> tuple[str, str]:
@@ -30,22 +35,40 @@ def tell_task(kind: str, folder: str, asked: str | None) -> tuple[str, str]:
 
 
 def output_folder(task: str, folder: str) -> str:
+    """The name of the folder of prepared rows: that of the file's own folder, where it can be."""
     if task in LABELLED_TASKS and not (folder.startswith(task) and folder.endswith(NO_IN_BATCH_NEG)):
         return f"{task}-{NO_IN_BATCH_NEG}"  # rows of one label in a batch would be each other's false negatives (D4)
-    return folder
+    # A file in / has no folder.
+    return task if not folder or folder in RESERVED else folder
 
 
-def label_texts(labels: list[str], source: Path) -> list[str]:
+def label_texts(labels: list[str], source: Path, notes: list[str]) -> list[str]:
     """The text of each label: its description in ``labels.json`` beside the file, or its name without underscores."""
-    path = source.with_name("labels.json")
-    described: dict[str, str] = {}
-    if path.is_file():
-        try:
-            described = json.loads(path.read_text("utf-8-sig"))
-        except ValueError as error:
-            raise KitError(f"{path} is not valid JSON ({error}); write one object of label and description") from error
-        if not isinstance(described, dict) or not all(
-            isinstance(text, str) and text.strip() for text in described.values()
-        ):
-            raise KitError(f"{path} must be one object of label and description; every description a text")
-    return [described.get(label, label.replace("_", " ")) for label in labels]
+    described = _descriptions(source.with_name("labels.json"))
+    if unused := sorted(described.keys() - set(labels)):
+        names = ", ".join(repr(shown(name)) for name in unused[:5])
+        notes.append(f"labels.json describes {len(unused)} labels that no row has, such as {names}")
+    return [described.get(label) or _without_underscores(label) for label in labels]
+
+
+def _without_underscores(label: str) -> str:
+    text = label.replace("_", " ")
+    return label if is_blank(text) else text
+
+
+def _descriptions(path: Path) -> dict[str, str]:
+    if not os.path.lexists(path):
+        return {}
+    try:
+        if not path.is_file():
+            raise BadRow("not a regular file", DESCRIBE)
+        described = parse_line(path.read_bytes())
+        for label, text in described.items():
+            if not isinstance(text, str) or is_blank(text):
+                raise BadRow(f"the description of {shown(label)!r} is no text, or an empty one", DESCRIBE)
+    except OSError as error:
+        what = f"the file cannot be read ({error.strerror or error})"
+        raise BadRow(what, "make it readable or delete it", code="labels", path=path) from error
+    except BadRow as bad:
+        raise BadRow(bad.what, DESCRIBE, bad.line, "labels", path=path) from bad
+    return described

@@ -12,6 +12,12 @@ from xxhash import xxh3_64_intdigest
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]")
 # What a decoder leaves in the place of bytes that it could not read.
 REPLACEMENT = "\ufffd"
+# Characters that show nothing and are neither white space nor control or formatting characters: fillers, joiners and
+# variation selectors that Unicode has renderers ignore, and the braille pattern without dots.
+_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
+_FILLER = re.compile(f"[{_FILLERS}]")
+# As much of a user's text as a message shows.
+SHOWN = 60
 
 
 def same_text(text: str) -> str:
@@ -42,11 +48,16 @@ def keys_of(texts: list[str], plain: list[bool] | None = None) -> tuple[list[str
 
 
 def is_blank(text: str) -> bool:
-    """Whether nothing of the text would be seen: white space, control and formatting characters."""
-    return not text.strip() or (
-        not text.isprintable()
-        and all(character.isspace() or unicodedata.category(character) in ("Cc", "Cf") for character in text)
+    """Whether nothing of the text would be seen: white space, control and formatting characters, fillers."""
+    return all(
+        character.isspace() or unicodedata.category(character) in ("Cc", "Cf") or _FILLER.match(character)
+        for character in text
     )
+
+
+def shown(text: str) -> str:
+    """The text as far as a message shows it: a forgotten quote may have made it megabytes long."""
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
 def damage(text: str) -> tuple[str, str] | None:

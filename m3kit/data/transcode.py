@@ -6,23 +6,22 @@ value is a row that can be used is left to who reads the lines.
 
 from __future__ import annotations
 
-import csv
 import errno
 import json
 import math
 from array import array
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import orjson
 
+from m3kit.data.csvfile import csv_rows
 from m3kit.data.jsonarray import SPACE, elements
 from m3kit.data.problems import BadRow, Problem
-from m3kit.data.sources import AS_UTF8, BLOCK, PARQUET, ROW_LIMIT, data_kind, open_text, plain_file, scratch_file
+from m3kit.data.sources import BLOCK, PARQUET, data_kind, open_text, plain_file, scratch_file
 from m3kit.errors import KitError
 
 BATCH = 256  # rows of Parquet
@@ -104,12 +103,12 @@ def _kind(named: str, source: Path, notes: list[str]) -> str:
         return "parquet"
     if named == "parquet":
         raise BadRow("this is no Parquet file", "save it again, or name it after what it holds", code="container")
-    if named in ("csv", "tsv"):
+    if named in ("csv", "tsv") and not (first[:1] in (b"{", b"[") and _is_json(first)):
         return named
     if first.startswith(b"[") and (named == "json" or not (_is_json(first) and _is_json(second))):
         notes.append("holds a JSON array, read as such")
         return "array"
-    if named == "json" and first.startswith(b"{"):
+    if named in ("json", "csv", "tsv") and first.startswith(b"{"):
         if second and not second.startswith(b"{") and not _is_json(first):
             fix = "write one object a line, or an array of objects"
             raise BadRow("this is one JSON object over several lines", fix, code="one-object")
@@ -138,112 +137,12 @@ def _is_json(text: bytes) -> bool:
     return True
 
 
-def _csv(source: Path, notes: list[str]) -> Rows:
+def _delimiter(source: Path, notes: list[str]) -> str:
     header, _ = _first_lines(source)
     delimiter = next((sign for sign in (b",", b";", b"\t") if sign in header), b",").decode()
     if delimiter != ",":
         notes.append(f"its columns are divided by {'semicolons' if delimiter == ';' else 'tabs'}, read as such")
-    return _cells_as_json(source, delimiter, notes)
-
-
-def _tsv(source: Path, notes: list[str]) -> Rows:
-    return _cells_as_json(source, "\t", notes)
-
-
-def _cells_as_json(source: Path, delimiter: str, notes: list[str]) -> Rows:
-    header: list[str] = []
-    lists: set[str] = set()
-    for line, cells, raw in _cells(source, delimiter):
-        if isinstance(cells, BadRow):
-            if not header:
-                raise cells
-            yield line, cells
-        elif not header:
-            header = _checked_header(cells, line, notes)
-        elif len(cells) != len(header):
-            what = f"{len(cells)} cells where the header has {len(header)}"
-            fix = f'put a cell with "{delimiter}" or line ends in it into quotes'
-            yield line, BadRow(what, fix, code="csv-fields", row=raw)
-        else:
-            row: dict[str, Any] = {}
-            for name, cell in zip(header, cells, strict=True):
-                row[name] = cell or None
-                if cell.startswith('["') and (texts := _texts(cell)) is not None:
-                    row[name] = texts
-                    if name not in lists:
-                        lists.add(name)
-                        notes.append(f'cells of "{name}" that hold a JSON list of texts are read as that list')
-            yield line, orjson.dumps(row)
-    if not header:
-        raise BadRow("there is no header line", "put the names of the columns into the first line", code="csv-header")
-
-
-def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow, str]]:
-    """The rows that are not blank, each with the line in which it starts, and as it stands there."""
-    csv.field_size_limit(ROW_LIMIT)
-    flaws: list[BadRow] = []
-    raw: list[str] = []  # the lines of the row at hand
-    with open_text(source) as stream:
-        reader = csv.reader(_text_lines(stream, flaws, raw), delimiter=delimiter, strict=True)
-        while True:
-            line, cells = reader.line_num + 1, None
-            raw.clear()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                fix = 'close every quote, write a quote within a cell as "", and quote a cell with line ends'
-                if "end of data" in str(error):
-                    what = "a quote that opens in this row is never closed"
-                    raise BadRow(what, fix, line, code="unfinished") from error
-                if "limit" in str(error):
-                    raise BadRow(f"a cell of more than {ROW_LIMIT >> 20} MB", fix, line, code="too-long") from error
-                flaws.append(BadRow(f"not valid CSV ({error})", fix, line, code="csv-quotes"))
-            if flaws:
-                flaws[0].row = "".join(raw)
-                yield line, flaws[0], flaws[0].row
-                flaws.clear()
-            elif len(cells) > 1 or "".join(cells).strip():
-                yield line, cells, "".join(raw)
-
-
-def _text_lines(stream: BinaryIO, flaws: list[BadRow], read: list[str]) -> Iterator[str]:
-    """The lines as text, also added to ``read``. The csv module is not told of what is wrong with one, so that it can
-    go on after it."""
-    for number, raw in enumerate(iter(lambda: stream.readline(ROW_LIMIT), b""), start=1):
-        read.append(raw.decode("utf-8", "backslashreplace"))
-        if len(raw) == ROW_LIMIT:
-            raise BadRow(f"a line of {ROW_LIMIT >> 20} MB or more", "end each row with a line end", number, "too-long")
-        if b"\0" in raw:
-            flaws.append(BadRow("a NUL byte in the text", AS_UTF8, number, code="nul"))
-            raw = raw.replace(b"\0", b"")
-        try:
-            yield raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            flaws.append(BadRow(f"not UTF-8 (byte {error.start + 1})", AS_UTF8, number, code="utf-8"))
-            yield raw.decode("utf-8", "replace")
-
-
-def _checked_header(cells: list[str], line: int, notes: list[str]) -> list[str]:
-    header = [name.strip() for name in cells]
-    if header != cells:
-        notes.append("spaces around the names of its columns are left out")
-    for name, count in Counter(header).items():
-        if not name:
-            fix = "name each column in the header line, or leave it out (pandas: index=False)"
-            raise BadRow("a column without a name", fix, line, "csv-header")
-        if count > 1:
-            raise BadRow(f'{count} columns are named "{name}"', "name each column differently", line, "csv-header")
-    return header
-
-
-def _texts(cell: str) -> list[str] | None:
-    try:
-        values = orjson.loads(cell)
-    except orjson.JSONDecodeError:
-        return None
-    return values if all(isinstance(value, str) for value in values) else None
+    return delimiter
 
 
 def _parquet(source: Path, _notes: list[str]) -> Rows:
@@ -309,4 +208,9 @@ def _is_finite(value: Any) -> bool:
     return not isinstance(value, float) or math.isfinite(value)
 
 
-READERS = {"csv": _csv, "tsv": _tsv, "array": lambda source, _notes: elements(source), "parquet": _parquet}
+READERS = {
+    "csv": lambda source, notes: csv_rows(source, _delimiter(source, notes), notes),
+    "tsv": lambda source, notes: csv_rows(source, "\t", notes),
+    "array": lambda source, _notes: elements(source),
+    "parquet": _parquet,
+}

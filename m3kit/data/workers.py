@@ -19,9 +19,10 @@ Part, Result = TypeVar("Part"), TypeVar("Result")
 
 # Below this many bytes the start of processes costs more than it saves.
 WORTH_PROCESSES = 8 * 1024 * 1024
-# From malloc.h, and how much a process keeps for its next part.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-KEPT_BYTES = 32 * 1024 * 1024
+# From malloc.h. The first: how much a process may keep for its next part; the second: blocks up to this size are kept
+# at all, and glibc takes no larger number.
+M_TRIM_THRESHOLD, KEPT_BYTES = -1, 256 * 1024 * 1024
+M_MMAP_THRESHOLD, LARGEST_BLOCK = -3, 32 * 1024 * 1024
 
 
 class Workers:
@@ -76,4 +77,4 @@ def _start() -> None:
     except (AttributeError, OSError):
         return  # another C library
     mallopt(M_TRIM_THRESHOLD, KEPT_BYTES)
-    mallopt(M_MMAP_THRESHOLD, KEPT_BYTES)
+    mallopt(M_MMAP_THRESHOLD, LARGEST_BLOCK)

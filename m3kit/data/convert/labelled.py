@@ -12,11 +12,11 @@ import numpy as np
 
 from m3kit.data.convert.plan import Plan, Source, Tally, make_plan, prepared_row
 from m3kit.data.dataset import MERGED, USED, DataSet
-from m3kit.data.grouping import earliest, group
+from m3kit.data.grouping import earliest
 from m3kit.data.negatives import walk
 from m3kit.data.problems import BadRow
 from m3kit.data.settings import Settings
-from m3kit.data.text import keys_of
+from m3kit.data.text import keys_of, shown
 
 # How many texts of the same label a clustering row offers as its positive; one of them is drawn in each epoch.
 CLUSTERING_POSITIVES = 4
@@ -30,16 +30,14 @@ def plan(data: DataSet, settings: Settings) -> Plan:
     """Each text once; with texts as positives, a label's only row is set aside (it still serves as a negative)."""
     index, fates = data.index, data.fates
     rows = np.flatnonzero(fates.used)
-    leader = rows[earliest(*group(index.query_keys()[rows]))]
+    leader = rows[earliest(index.query_keys()[rows])]
     fates.give(rows[leader != rows], MERGED)
     rows = np.flatnonzero(fates.used)
     label = index.column("number").astype(np.int64)
     present = np.unique(label[rows])
     if len(present) < 2:
-        name = data.labels[present[0]] if len(present) else None
-        raise BadRow(
-            f"only one label, {name!r}: there is nothing to tell apart", "add rows of other labels", code="one-label"
-        )
+        what = f"only one label, {shown(data.labels[present[0]])!r}" if len(present) else "no row is left, so no label"
+        raise BadRow(f"{what}: there is nothing to tell apart", "add rows of other labels", code="one-label")
     mode = settings.classification_positives if data.task == "classification" else "texts"
     if data.task == "classification":
         _check_label_texts([data.label_texts[number] for number in present])

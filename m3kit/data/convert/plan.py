@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from m3kit.data.dataset import DataSet, Texts
-from m3kit.data.grouping import group
+from m3kit.data.grouping import repeated
 from m3kit.data.negatives import walk
 from m3kit.data.problems import BadRow
 from m3kit.data.reading import Reading
@@ -121,9 +121,10 @@ def save_pool(index: RowIndex, rows: np.ndarray, skip_query: bool) -> None:
     allowed = np.repeat(rows, counts)
     if skip_query:
         allowed[index.column("first", 0, len(rows))] = False
-    numbers = np.flatnonzero(allowed)
-    order, starts = group(index.column("key")[numbers])
-    index.save("pool", np.sort(numbers[order[starts[:-1]]]).astype(np.uint32))
+    numbers = np.flatnonzero(allowed).astype(np.uint32)
+    del allowed
+    order, starts = repeated(index.column("key")[numbers])
+    index.save("pool", np.delete(numbers, np.delete(order, starts[:-1])))
 
 
 def prepared_row(query: str, pos: list[str], neg: list[str], prompt: str, kind: str) -> dict:

@@ -9,7 +9,7 @@ import numpy as np
 
 from m3kit.data.convert.plan import Plan, Source, Tally, make_plan, prepared_row, save_pool
 from m3kit.data.dataset import MERGED, USED, DataSet
-from m3kit.data.grouping import group, larger_groups
+from m3kit.data.grouping import among, repeated
 from m3kit.data.problems import BadRow
 from m3kit.data.settings import Settings
 
@@ -20,14 +20,16 @@ def plan(data: DataSet, settings: Settings, shared: Path | None) -> Plan:
     A set whose queries bring one negative each (the median) trains with groups of two, any other with the full group.
     """
     index, used = data.index, np.flatnonzero(data.fates.used)
-    order, starts = group(index.query_keys()[used])
-    given = (index.column("texts") - index.column("positives") - 1).astype(np.int64)[used]
-    negatives = np.add.reduceat(given[order], starts[:-1]) if len(used) else given
+    order, starts = repeated(index.query_keys()[used])
+    negatives = (index.column("texts") - index.column("positives") - 1).astype(np.int64)[used]
+    if len(order):
+        negatives[order[starts[:-1]]] = np.add.reduceat(negatives[order], starts[:-1])
+    merged = np.delete(order, starts[:-1])
+    negatives = np.delete(negatives, merged)
     negatives = negatives[negatives > 0]
     group_size = 2 if not len(negatives) or np.median(negatives) <= 1 else settings.train_group_size
-    order, starts = larger_groups(order, starts)
     members = used[order]
-    data.fates.give(np.delete(members, starts[:-1]), MERGED)
+    data.fates.give(used[merged], MERGED)
     index.save("members", members.astype(np.uint32))
     index.save("member_starts", starts)
     save_pool(index, data.fates.of_row <= MERGED, skip_query=True)
@@ -132,7 +134,7 @@ def shared_positives(sets: list[DataSet], path: Path) -> Path | None:
         return None
     tables = []
     for data, keys in zip(sets, queries, strict=True):
-        rows = np.flatnonzero(np.isin(keys, several))
+        rows = np.flatnonzero(among(keys, several))
         counts = data.index.column("positives")[rows].astype(np.int64)
         first = data.index.column("first")[rows]
         # the numbers of the positives, which follow the query, of all those rows one after the other

@@ -35,7 +35,7 @@ def plan(data: DataSet, settings: Settings) -> Plan:
         what = f"no pair scores {STS_POSITIVE} or more, so there is no positive to train on"
         raise BadRow(what, "add such pairs", code="no-positive")
     rows = np.flatnonzero(paired)
-    leader = rows[earliest(*group(key[rows, 0]))]
+    leader = rows[earliest(key[rows, 0])]
     queries = np.unique(key[rows, 0])
     # What a sentence was paired with, from either side: a text's number is twice its row, plus its place in it.
     pairs = np.flatnonzero(fates.of_row < HELD_OUT)
