@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from conftest import read_jsonl, write_jsonl
+from conftest import KIT, read_jsonl, write_jsonl
 
 from m3kit.data.inspection import Inspector, Rejected
 from m3kit.data.prepare import prepare
@@ -22,6 +24,15 @@ FOLDERS = {
     "classification": "classification-no_in_batch_neg",
     "clustering": "clustering-no_in_batch_neg",
 }
+
+PAIRS = [{"query": f"query {i}", "positive": f"passage {i}"} for i in range(4)]
+
+
+def run(*arguments, cwd=KIT, **environment) -> subprocess.CompletedProcess:
+    """`m3kit prepare` as a user types it."""
+    command = [sys.executable, "-m", "m3kit", "prepare", *map(str, arguments)]
+    env = {"PYTHONPATH": str(KIT), "PATH": "/usr/bin:/bin", **environment}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=env, check=False)
 
 
 def inspect(*files: Path, **settings) -> tuple[list, list[dict[str, Any]]]:

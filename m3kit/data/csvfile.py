@@ -9,16 +9,19 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import orjson
 
 from m3kit.data.problems import BadRow
-from m3kit.data.sources import AS_UTF8, BOM, ROW_LIMIT, open_text
+from m3kit.data.sources import AS_UTF8, ROW_LIMIT, open_text
 from m3kit.data.text import shown
 
 LIST = 'cells of "{name}" that hold a JSON list of texts are read as that list'
+CLOSE_QUOTES = 'close every quote, write a quote within a cell as "", and quote a cell with line ends'
+BOM = "\ufeff"
 # As pandas writes a column of lists.
 NO_LIST = 'cells of "{name}" from line {line} on look like lists, but are no JSON lists of texts: read as one text each'
 
@@ -29,7 +32,7 @@ def csv_rows(source: Path, delimiter: str, notes: list[str]) -> Iterator[tuple[i
     Raises ``BadRow`` where what follows cannot be told apart any more.
     """
     header: list[str] = []
-    first: list[str] = []  # the header as it stands there
+    first = ""  # the header as it stands there
     told: set[tuple[str, str]] = set()
     for line, cells, raw in _cells(source, delimiter):
         if not isinstance(cells, BadRow) and _quote_after_space(cells, raw, delimiter):
@@ -40,8 +43,8 @@ def csv_rows(source: Path, delimiter: str, notes: list[str]) -> Iterator[tuple[i
                 raise cells
             yield line, cells
         elif not header:
-            header, first = _checked_header(cells, line, notes), cells
-        elif cells == first:  # where files were put together
+            header, first = _checked_header(cells, line, notes), raw.strip()
+        elif raw.strip(BOM).strip() == first:  # where files were put together
             yield line, BadRow("the header line once more", "delete it", code="csv-header", row=raw)
         elif len(cells) != len(header):
             what = f"{len(cells)} cells where the header has {len(header)}"
@@ -67,23 +70,26 @@ def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadR
     csv.field_size_limit(ROW_LIMIT)
     flaws: list[BadRow] = []
     raw: list[str] = []  # the lines of the row at hand
+    line = 1
     with open_text(source) as stream:
-        reader = csv.reader(_text_lines(stream, flaws, raw), delimiter=delimiter, strict=True)
+        lines = _text_lines(stream, flaws, raw)
+        reader = csv.reader(lines, delimiter=delimiter, strict=True)
         while True:
-            line, cells = reader.line_num + 1, None
+            line += len(raw)
             raw.clear()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
-                fix = 'close every quote, write a quote within a cell as "", and quote a cell with line ends'
-                if "end of data" in str(error):
-                    what = "a quote that opens in this row is never closed"
-                    raise BadRow(what, fix, line, code="unfinished") from error
                 if "limit" in str(error):
-                    raise BadRow(f"a cell of more than {ROW_LIMIT >> 20} MB", fix, line, code="too-long") from error
-                flaws.append(BadRow(f"not valid CSV ({error})", fix, line, code="csv-quotes"))
+                    what = f"a cell of more than {ROW_LIMIT >> 20} MB"
+                    raise BadRow(what, CLOSE_QUOTES, line, code="too-long") from error
+                if "end of data" in str(error) or not _read_to_its_end(raw, lines, delimiter):
+                    what = "a quote that opens in this row is never closed"
+                    raise BadRow(what, CLOSE_QUOTES, line, code="unfinished") from error
+                flaws.append(BadRow(f"not valid CSV ({error})", CLOSE_QUOTES, line, code="csv-quotes"))
+                cells = []
             if flaws:
                 flaws[0].row = "".join(raw)
                 yield line, flaws[0], flaws[0].row
@@ -92,12 +98,30 @@ def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadR
                 yield line, cells, "".join(raw)
 
 
+def _read_to_its_end(raw: list[str], lines: Iterator[str], delimiter: str) -> bool:
+    """Read the lines on which a bad row goes on, by a reader that forgives: they are no rows of their own.
+
+    False where the file ends within a quote, or a cell has no end.
+    """
+    ended = False
+
+    def all_of_it() -> Iterator[str]:
+        nonlocal ended
+        for text in chain(tuple(raw), lines):
+            yield text.replace("\r", " ").replace("\0", "")  # not even this reader forgives those
+        ended = True
+
+    try:
+        next(csv.reader(all_of_it(), delimiter=delimiter), None)
+    except csv.Error:
+        return False
+    return not ended
+
+
 def _text_lines(stream: BinaryIO, flaws: list[BadRow], read: list[str]) -> Iterator[str]:
     """The lines as text, also added to ``read``. The csv module is not told of what is wrong with one, so that it can
     go on after it."""
     for number, raw in enumerate(iter(lambda: stream.readline(ROW_LIMIT), b""), start=1):
-        if not read:  # a byte order mark where files were put together; within a row it is left for who checks texts
-            raw = raw.removeprefix(BOM)
         read.append(raw.decode("utf-8", "backslashreplace"))
         if len(raw) == ROW_LIMIT:
             raise BadRow(f"a line of {ROW_LIMIT >> 20} MB or more", "end each row with a line end", number, "too-long")

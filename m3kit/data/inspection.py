@@ -65,6 +65,7 @@ class Inspector:
         self._number = 0
 
     def inspect(self, files: list[Path]) -> list[DataSet]:
+        self.progress.expect(sum(file.stat().st_size for file in files if file.is_file()))
         sets = [data for file in files if (data := self._file(file)) is not None]
         missing = {column for _, column in self.settings.columns if column not in self._seen_columns}
         if missing and not self.findings.errors:
@@ -102,6 +103,7 @@ class Inspector:
         self.findings.add(problems)
         if lines is None:
             return None
+        self.progress.expect(lines.path.stat().st_size - file.stat().st_size)
         settings = self.settings
         reading = Reading(
             source=file,
@@ -228,12 +230,13 @@ def _parts(reading: Reading, lines: JsonLines, digest, progress: Progress) -> It
                 stop = position + last + 1
             position += len(block)
             if stop - start >= PART_BYTES // 2:
-                progress.expect(first - before)
+                progress.cut(stop - start, first - before)
                 yield _part(reading, lines, start, stop, before, first)
                 start, before = stop, first
     if position > start:
-        progress.expect(first + 1 - before)
-        yield _part(reading, lines, start, position, before, first + 1)
+        after = first + (stop < position)  # a last line may have no line end
+        progress.cut(position - start, after - before)
+        yield _part(reading, lines, start, position, before, after)
 
 
 def _part(reading: Reading, lines: JsonLines, start: int, stop: int, before: int, after: int) -> Part:

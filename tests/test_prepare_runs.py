@@ -1,0 +1,128 @@
+"""`m3kit prepare` run again, killed, on several cores, in a terminal: the same bytes, and no work twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from conftest import KIT, write_jsonl
+from data_helpers import PAIRS, run
+
+from m3kit.data.prepare import prepare
+from m3kit.data.settings import Settings
+
+
+def test_same_input_and_seed_give_the_same_bytes(tmp_path):
+    written = []
+    for number in ("0", "1"):
+        output = tmp_path / number / "prepared"
+        done = run("--train_data", "example_data", "--output_dir", output, PYTHONHASHSEED=number)
+        assert done.returncode == 0, done.stderr
+        written.append({path.relative_to(output): path.read_bytes() for path in output.rglob("*") if path.is_file()})
+    assert written[0] == written[1]
+    done = run("--train_data", "example_data", "--output_dir", tmp_path / "0" / "prepared", "--seed", "7")
+    assert done.returncode == 0
+    changed = (tmp_path / "0" / "prepared" / "retrieval" / "train.jsonl").read_bytes()
+    assert changed != written[0][Path("retrieval/train.jsonl")]
+
+
+def outputs(folder: Path) -> dict[Path, bytes]:
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def many_rows(tmp_path) -> Path:
+    """Rows of all tasks, with repeats and gaps, enough for several parts."""
+    for task, rows in {
+        "retrieval": [
+            {"query": f"query {i % 700}", "positive": f"passage {i}"} | ({"negative": f"other {i}"} if i % 3 else {})
+            for i in range(1000)
+        ],
+        "sts": [{"sentence1": f"s {i % 50}", "sentence2": f"t {i}", "score": i % 11 / 10} for i in range(400)],
+        "classification": [{"text": f"text {i}", "label": f"l{i % 7}"} for i in range(400)],
+        "clustering": [{"text": f"text {i}", "label": f"l{i % 9}"} for i in range(400)],
+    }.items():
+        write_jsonl(tmp_path / "data" / task / "train.jsonl", rows)
+    return tmp_path / "data"
+
+
+def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
+    data = many_rows(tmp_path)
+    prepare([data], tmp_path / "one", Settings(holdout=0.05))
+    monkeypatch.setattr("m3kit.data.workers.WORTH_PROCESSES", 0)
+    monkeypatch.setattr("m3kit.data.inspection.PART_BYTES", 5000)
+    monkeypatch.setattr("m3kit.data.writing.ROWS_A_PART", 70)
+    prepare([data], tmp_path / "many", Settings(holdout=0.05))
+    assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
+
+
+def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
+    data = many_rows(tmp_path)
+    prepare([data], tmp_path / "one", Settings())
+    code = (
+        "import os, sys\n"
+        "import m3kit.data.prepare as p\n"
+        "write, p.Preparation._write = p.Preparation._write, lambda self, data, plan: (\n"
+        "    write(self, data, plan) if data.task != 'sts' else os.kill(os.getpid(), 9))\n"
+        "p.prepare([p.Path(sys.argv[1])], p.Path(sys.argv[2]), p.Settings())\n"
+    )
+    output = tmp_path / "other" / "prepared"
+    killed = subprocess.run([sys.executable, "-c", code, data, output], cwd=KIT, check=False, capture_output=True)
+    assert killed.returncode == -9
+    assert not output.exists()
+    assert len(list(output.parent.iterdir())) == 1  # what it was at work on
+    prepare([data], output, Settings())
+    assert outputs(output) == outputs(tmp_path / "one")
+    assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.json"}
+
+
+def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
+    data, output = many_rows(tmp_path), tmp_path / "prepared"
+
+    def is_kept(**settings) -> bool:
+        before = output.stat().st_ino
+        folders = prepare([data], output, Settings(**settings))
+        assert [folder.name for folder in folders][-2:] == ["retrieval", "sts"]
+        said = "left as it is" in capsys.readouterr().err
+        assert said == (output.stat().st_ino == before)
+        return said
+
+    prepare([data], output, Settings())
+    assert is_kept()
+    assert not is_kept(seed=7)
+    assert is_kept(seed=7)
+    file = data / "retrieval" / "train.jsonl"
+    file.write_text(file.read_text() + json.dumps({"query": "new", "positive": "one"}) + "\n")
+    assert not is_kept(seed=7)
+    (data / "classification" / "labels.json").write_text('{"l1": "the first"}')
+    assert not is_kept(seed=7)
+    (output / "retrieval" / "train.jsonl").write_text("changed by hand\n")
+    assert not is_kept(seed=7)
+    assert is_kept(seed=7)
+
+
+def test_a_terminal_shows_a_bar_and_a_file_does_not(tmp_path):
+    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
+    command = [sys.executable, "-m", "m3kit", "prepare", "--train_data", rows, "--output_dir", tmp_path / "prepared"]
+    shown, terminal = pty.openpty()  # of 0 × 0 characters, like one in a container
+    subprocess.run(command, stderr=terminal, stdout=subprocess.DEVNULL, cwd=KIT, check=True)
+    os.close(terminal)
+    seen = os.read(shown, 100_000).decode()
+    os.close(shown)
+    assert "writing train.jsonl" in seen
+    assert "4/4 rows [" in seen
+    assert "rows [" not in run("--train_data", rows, "--output_dir", tmp_path / "other").stderr
+
+
+def test_the_benchmark_measures_both(tmp_path):
+    output = tmp_path / "results.json"
+    command = [sys.executable, "benchmarks/prepare.py", "--rows", "3000", "--output", output, "--", "--holdout", "0.05"]
+    subprocess.run(command, cwd=KIT, check=True, capture_output=True)
+    (result,) = json.loads(output.read_text())["runs"]
+    assert result["rows"] == 3000
+    assert 0 < result["rows_used"] < 3000
+    assert result["seconds"] > result["bare_loop_seconds"] > 0
+    assert result["peak_memory_mib"] > 10
