@@ -182,12 +182,19 @@ def test_the_command_tells_what_it_found_and_fails_on_errors(tmp_path):
     good = write_jsonl(tmp_path / "retrieval" / "good.jsonl", rows_of("one", "two"))
     done = check(good)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{good}: retrieval (by its columns); 2 rows\nfound: nothing that is wrong\n"
+    assert done.stdout == f"{good}: retrieval (by its columns); 2 rows read, 2 used\nfound: nothing that is wrong\n"
     bad = write_jsonl(tmp_path / "retrieval" / "bad.jsonl", [*rows_of("one"), {"query": " ", "positive": "p"}])
     done = check(tmp_path / "retrieval")
     assert done.returncode == 1
     assert f'error: {bad}:2: "query" is empty' in done.stdout
     assert check(tmp_path / "retrieval", "--skip-bad-rows").returncode == 0
+
+
+def test_what_only_shows_when_rows_are_converted_is_found_too(tmp_path):
+    rows = [{"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": ["p", "n"]}]
+    assert "rows.jsonl:2: no negative here" in check(write_jsonl(tmp_path / "retrieval" / "rows.jsonl", rows)).stdout
+    rows = [{"text": f"text {n}", "label": "the same"} for n in range(3)]
+    assert "only one label" in check(write_jsonl(tmp_path / "clustering" / "rows.jsonl", rows)).stdout
 
 
 def test_the_command_prints_everything_as_json(tmp_path):
@@ -207,7 +214,11 @@ def test_columns_are_named_on_the_command_line(tmp_path):
     file.write_text("question,answer\nwhen?,at nine\nwhere?,here\n")
     assert "no known format" in check(file).stdout
     done = check(file, "--columns", "query=question,positive=answer")
-    assert (done.returncode, done.stdout.split("\n")[0]) == (0, f"{file}: retrieval (by its columns); 2 rows")
+    assert (done.returncode, done.stdout.split("\n")[0]) == (
+        0,
+        f"{file}: retrieval (by its columns); 2 rows read, 2 used, 2 negatives drawn from the set",
+    )
     assert "no file has such a column" in check(file, "--columns", "query=question,positive=answer,negative=x").stderr
+    assert check(file, "--columns", "query=question,positive=answer", "--strict").returncode == 0
     assert "is no folder" in check(file, "--eval_data", tmp_path / "gone").stderr
     assert "is not FIELD=COLUMN" in check(file, "--columns", "queri=question").stderr

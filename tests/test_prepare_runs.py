@@ -65,7 +65,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     code = (
         "import os, sys\n"
         "import m3kit.data.prepare as p\n"
-        "write, p.Preparation._write = p.Preparation._write, lambda self, data, plan: (\n"
+        "write, p.Preparation.write = p.Preparation.write, lambda self, data, plan: (\n"
         "    write(self, data, plan) if data.task != 'sts' else os.kill(os.getpid(), 9))\n"
         "p.prepare([p.Path(sys.argv[1])], p.Path(sys.argv[2]), p.Settings())\n"
     )

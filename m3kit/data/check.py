@@ -11,8 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.dataset import DataSet
-from m3kit.data.inspection import Inspector, Rejected
+from m3kit.data.preparation import Preparation, about, sentence
 from m3kit.data.problems import ERROR, NOTE, WARNING, Findings
 from m3kit.data.progress import progress
 from m3kit.data.settings import add_settings, settings_of
@@ -31,41 +30,32 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_of(args)
     files = find_files(Path(path) for path in args.paths)
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3kit-check-")))
-        bar = stack.enter_context(progress(both=False))
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3kit-check-")))
+        bar = stack.enter_context(progress(both=True))
         pool = stack.enter_context(workers(sum(file.stat().st_size for file in files if file.is_file())))
-        findings = Findings(scratch / "problems.jsonl", settings.strict)
-        inspector = Inspector(settings, scratch, pool, findings, Rejected(scratch / "rejected.jsonl"), bar)
-        sets = inspector.inspect(files)
+        preparation = Preparation(settings, folder, pool, bar)
+        entries = _try(preparation, files)
         bar.close()
         if args.json:
-            _print_json(sets, findings)
+            _print_json(entries, preparation.findings)
         else:
-            _print(sets, findings)
-    return 1 if findings.errors else 0
+            _print(entries, preparation.findings)
+    return 1 if preparation.findings.errors else 0
 
 
-def _about(data: DataSet) -> dict[str, Any]:
-    return {
-        "file": str(data.source),
-        "task": data.task,
-        "task_told": data.reason,
-        "rows_read": data.read,
-        "rows_good": len(data.index),
-        "columns_not_used": data.unused_columns,
-        "notes": data.notes,
-    }
+def _try(preparation: Preparation, files: list[Path]) -> list[dict[str, Any]]:
+    """Go as far as `prepare` would: some rows turn out to be of no use only when they are converted."""
+    sets = preparation.inspect(files)
+    plans = preparation.plan(sets)
+    if preparation.findings.errors:
+        return [about(data) for data in sets]
+    return [preparation.write(data, plan, kept=False) for data, plan in zip(sets, plans, strict=True)]
 
 
-def _print(sets: list[DataSet], findings: Findings) -> None:
-    for data in sets:
-        about = [f"{data.read} rows", *data.notes]
-        if data.bad:
-            about.insert(1, f"{data.bad} of them bad")
-        if data.unused_columns:
-            about.append(f"columns not used: {', '.join(data.unused_columns)}")
-        print(f"{data.source}: {data.task} ({data.reason}); {', '.join(about)}")
-    findings.tell(sys.stdout, (ERROR, "set aside", WARNING, NOTE))
+def _print(entries: list[dict[str, Any]], findings: Findings) -> None:
+    for entry in entries:
+        print(sentence(entry))
+    findings.tell(sys.stdout, _TOLD)
     counts = {severity: sum(n for (found, _), n in findings.counts.items() if found == severity) for severity in _TOLD}
     told = ", ".join(f"{count} {_TOLD[severity]}" for severity, count in counts.items() if count)
     print(f"found: {told or 'nothing that is wrong'}")
@@ -74,13 +64,13 @@ def _print(sets: list[DataSet], findings: Findings) -> None:
 _TOLD = {ERROR: "errors", "set aside": "bad rows that would be set aside", WARNING: "warnings", NOTE: "notes"}
 
 
-def _print_json(sets: list[DataSet], findings: Findings) -> None:
+def _print_json(entries: list[dict[str, Any]], findings: Findings) -> None:
     """The problems go out as they lie on the disk: there may be more than memory holds."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal is
-    about = json.dumps([_about(data) for data in sets], ensure_ascii=False)
+    sets = json.dumps(entries, ensure_ascii=False)
     summary = json.dumps(findings.summary(), ensure_ascii=False)
-    sys.stdout.write(f'{{"errors": {findings.errors}, "sets": {about}, "summary": {summary}, "problems": [')
+    sys.stdout.write(f'{{"errors": {findings.errors}, "sets": {sets}, "summary": {summary}, "problems": [')
     with findings.path.open(encoding="utf-8") as file:
         for number, line in enumerate(file):
             sys.stdout.write(("," if number else "") + "\n" + line.rstrip("\n"))

@@ -60,7 +60,7 @@ class DataSet:
     index: RowIndex
     fates: Fates
     read: int  # rows in the file: those of the index and the bad ones
-    bad: int
+    bad: Counter[str]  # by the code of what is wrong with them
     sha256: str
     where: str = "line"  # what a row's number counts
     labels: list[str] = field(default_factory=list)  # by number

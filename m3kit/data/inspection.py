@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,7 @@ class Inspector:
         types: dict[str | None, int] = {}
         unused: set[str] = set()
         self._take_problems([], lines.bad)
-        read = bad = len(lines.bad)
+        read, bad = len(lines.bad), Counter(problem.code for problem, _ in lines.bad)
         parts = _parts(reading, lines, digest if reading.lines == reading.source else None, self.progress)
         for rows in self.workers.map(read_part, parts):
             if rows.labels:
@@ -166,7 +167,7 @@ class Inspector:
             unused |= rows.unused
             self._seen_columns |= rows.columns_seen
             read += rows.read
-            bad += len(rows.bad)
+            bad += Counter(problem.code for problem, _ in rows.bad)
             self._take_problems(rows.problems, rows.bad)
             self.progress.read(rows.read)
         index = writer.close()

@@ -7,7 +7,6 @@ one column at hand.
 from __future__ import annotations
 
 import json
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -98,9 +97,3 @@ class RowIndex:
     def query_keys(self) -> np.ndarray:
         """The key of each row's first text."""
         return self.mapped("key")[self.column("first", 0, self.rows)] if self.rows else np.empty(0, np.uint64)
-
-
-@lru_cache(maxsize=4)
-def open_index(folder: Path) -> RowIndex:
-    """The index in a folder; a process that is given many parts of one set opens it once."""
-    return RowIndex(folder)
