@@ -80,7 +80,7 @@ class Preparation:
                 self.findings.add(written.bad, self.settings.skip_bad_rows)
                 self.rejected.write(written.rejected)
                 self._bar.written(written.read)
-        if not rows and not bad:
+        if not rows and (not bad or self.settings.skip_bad_rows):
             what = "no row is left to train on"
             self.findings.add([Problem(data.source, 1, what, "see what is set aside, and why", "nothing-left")])
         fates = data.fates
