@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from m3kit.data.settings import Settings
+from m3kit.data.workspace import state_file
 
 
 def stamp(files: Iterable[Path], settings: Settings) -> dict:
@@ -27,7 +28,7 @@ def stamp(files: Iterable[Path], settings: Settings) -> dict:
 def is_unchanged(output_dir: Path, now: dict) -> bool:
     """Whether the folder was made from just that, and is still as it was made."""
     try:
-        kept = json.loads(_file(output_dir).read_text("utf-8"))
+        kept = json.loads(state_file(output_dir).read_text("utf-8"))
         outputs = [_state(output_dir / name, name) for name, *_ in kept["outputs"]]
     except (OSError, ValueError, KeyError, TypeError):
         return False
@@ -38,12 +39,7 @@ def remember(output_dir: Path, now: dict) -> None:
     """Keep what the folder was made from. Called when all its files are there."""
     names = sorted(path.relative_to(output_dir) for path in output_dir.rglob("*") if path.is_file())
     outputs = [_state(output_dir / name, name) for name in names]
-    _file(output_dir).write_text(json.dumps(now | {"outputs": outputs}) + "\n", "utf-8")
-
-
-def _file(output_dir: Path) -> Path:
-    """Beside the folder: times of files are no part of what is the same at every run."""
-    return output_dir.with_name(f".{output_dir.name}.json")
+    state_file(output_dir).write_text(json.dumps(now | {"outputs": outputs}) + "\n", "utf-8")
 
 
 def _state(path: Path, name: Path | str) -> list:

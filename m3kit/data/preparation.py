@@ -57,6 +57,8 @@ class Preparation:
                 plans.append(plan_set(data, self.settings, shared))
             except BadRow as bad:
                 plans.append(None)
+                if data.bad and not self.settings.skip_bad_rows:
+                    continue  # what the set lacks may be in the rows that are to be put right
                 line = bad.line or int(data.index.column("line", 0, 1)[0])
                 self.findings.add([Problem(data.source, line, bad.what, bad.fix, bad.code)])
         return plans

@@ -17,7 +17,7 @@ from m3kit.data.progress import progress
 from m3kit.data.settings import Settings, add_settings, settings_of
 from m3kit.data.sources import EVAL_FOLDER, find_files
 from m3kit.data.workers import workers
-from m3kit.data.workspace import replace_folder, workspace
+from m3kit.data.workspace import alone_with, replace_folder, workspace
 from m3kit.errors import KitError
 
 MANIFEST = "manifest.json"
@@ -63,22 +63,23 @@ def prepare(train_data: list[Path], output_dir: Path, settings: Settings) -> lis
     if output_dir.exists() and not (output_dir / MANIFEST).is_file() and any(output_dir.iterdir()):
         raise KitError(f"{output_dir} holds files that prepare did not write; choose an empty or new folder")
     files = find_files(train_data)
-    now = cache.stamp(files, settings)
-    if cache.is_unchanged(output_dir, now):
-        manifest = json.loads((output_dir / MANIFEST).read_text("utf-8"))
-        _tell(manifest, output_dir)
-        print(f"{output_dir}: prepared from the same data before, left as it is", file=sys.stderr)
-    else:
-        with ExitStack() as stack:
-            folder = stack.enter_context(workspace(output_dir))
-            bar = stack.enter_context(progress(both=True))
-            pool = stack.enter_context(workers(sum(file.stat().st_size for file in files if file.is_file())))
-            preparation = Preparation(settings, folder, pool, bar)
-            manifest = _prepare(preparation, files)
-            replace_folder(preparation.output, output_dir)
-        cache.remember(output_dir, now)
-        preparation.findings.tell(sys.stderr)
-        _tell(manifest, output_dir)
+    with alone_with(output_dir):
+        now = cache.stamp(files, settings)
+        if cache.is_unchanged(output_dir, now):
+            manifest = json.loads((output_dir / MANIFEST).read_text("utf-8"))
+            _tell(manifest, output_dir)
+            print(f"{output_dir}: prepared from the same data before, left as it is", file=sys.stderr)
+        else:
+            with ExitStack() as stack:
+                folder = stack.enter_context(workspace(output_dir))
+                bar = stack.enter_context(progress(both=True))
+                pool = stack.enter_context(workers(sum(file.stat().st_size for file in files if file.is_file())))
+                preparation = Preparation(settings, folder, pool, bar)
+                manifest = _prepare(preparation, files)
+                replace_folder(preparation.output, output_dir)
+                cache.remember(output_dir, now)
+            preparation.findings.tell(sys.stderr)
+            _tell(manifest, output_dir)
     return list(dict.fromkeys(output_dir / Path(entry["output"]).parent for entry in manifest["sets"]))
 
 
