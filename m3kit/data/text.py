@@ -14,8 +14,13 @@ _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufeff\ufff9-\ufffb]"
 REPLACEMENT = "\ufffd"
 # Characters that show nothing and are neither white space nor control or formatting characters: fillers, joiners and
 # variation selectors that Unicode has renderers ignore, and the braille pattern without dots.
-_FILLERS = "\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef"
-_FILLER = re.compile(f"[{_FILLERS}]")
+_FILLERS = frozenset(
+    map(
+        chr,
+        (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0)
+        + (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)),
+    )
+)
 # As much of a user's text as a message shows.
 SHOWN = 60
 
@@ -49,8 +54,11 @@ def keys_of(texts: list[str], plain: list[bool] | None = None) -> tuple[list[str
 
 def is_blank(text: str) -> bool:
     """Whether nothing of the text would be seen: white space, control and formatting characters, fillers."""
+    first = text[:1]
+    if first.isalnum() and first not in _FILLERS:  # as nearly every text begins
+        return False
     return all(
-        character.isspace() or unicodedata.category(character) in ("Cc", "Cf") or _FILLER.match(character)
+        character.isspace() or character in _FILLERS or unicodedata.category(character) in ("Cc", "Cf")
         for character in text
     )
 
