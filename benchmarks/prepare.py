@@ -2,10 +2,10 @@
 
     python benchmarks/prepare.py --rows 1000000 4000000 --output results.json
 
-Generates retrieval rows of about 300 bytes of text (a tenth of them without a negative, one query in fifty repeated, one
-row in a hundred not in ASCII), prepares them with the kit's default settings in a process of its own, and then reads the
-same lines and writes as many bytes with orjson alone. Both are timed in this one run; the memory is that of all
-processes together (proportional set size, sampled 20 times a second).
+Generates retrieval rows of about 300 bytes of text (a tenth of them without a negative, one query in fifty repeated,
+one row in a hundred not in ASCII), prepares them with the kit's default settings in a process of its own, and then
+reads the same lines and writes as many bytes with orjson alone. Both are timed in this one run; the memory is that of
+all processes together (proportional set size, sampled 20 times a second).
 """
 
 from __future__ import annotations

@@ -7,9 +7,9 @@ import re
 from collections import Counter
 
 from conftest import EXAMPLE_DATA, read_jsonl
+from data_helpers import inspect
 
-from m3kit.data.formats import read_rows
-from m3kit.data.negatives import same_text
+from m3kit.data.text import same_text
 
 RETRIEVAL = EXAMPLE_DATA / "retrieval" / "train.jsonl"
 STS = EXAMPLE_DATA / "sts" / "sts.jsonl"
@@ -18,11 +18,16 @@ CLUSTERING = EXAMPLE_DATA / "clustering-no_in_batch_neg" / "train.jsonl"
 EVAL = EXAMPLE_DATA / "eval"
 
 
-def checked(path, kind):
-    problems = []
-    found, rows, unused = read_rows(path, problems)
-    assert (found, unused, problems) == (kind, [], [])
-    return rows
+def checked(path, task):
+    """The rows of a file in which nothing is wrong."""
+    (data,), problems = inspect(path)
+    assert (data.task, data.unused_columns) == (task, [])
+    assert {problem["code"] for problem in problems} <= {"languages"}
+    return read_jsonl(path)
+
+
+def listed(value):
+    return value if isinstance(value, list) else [value] if value else []
 
 
 def languages(texts):
@@ -38,32 +43,33 @@ def languages(texts):
 
 
 def test_retrieval_rows():
-    raw, rows = read_jsonl(RETRIEVAL), checked(RETRIEVAL, "retrieval")
+    rows = checked(RETRIEVAL, "retrieval")
     assert len(rows) >= 200
-    assert len({same_text(row.query) for row in rows}) == len(rows)
-    assert 0.2 <= sum("negative" not in row for row in raw) / len(raw) <= 0.35
-    assert sum(isinstance(row.get("negative"), list) for row in raw) >= 10
-    assert languages([row.query for row in rows]) == {"zh", "ar", "hi", "de", "es"}
+    assert len({same_text(row["query"]) for row in rows}) == len(rows)
+    assert 0.2 <= sum("negative" not in row for row in rows) / len(rows) <= 0.35
+    assert sum(isinstance(row.get("negative"), list) for row in rows) >= 10
+    assert languages([row["query"] for row in rows]) == {"zh", "ar", "hi", "de", "es"}
     for row in rows:
-        assert not {same_text(text) for text in row.positives} & {same_text(text) for text in row.negatives}
+        positives, negatives = listed(row["positive"]), listed(row.get("negative"))
+        assert not {same_text(text) for text in positives} & {same_text(text) for text in negatives}
 
 
 def test_sts_pairs_cover_the_whole_range():
     rows = checked(STS, "sts")
     assert len(rows) >= 150
-    assert min(Counter(min(int(row.score * 5), 4) for row in rows).values()) >= 20
-    assert len({(same_text(row.sentence1), same_text(row.sentence2)) for row in rows}) == len(rows)
+    assert min(Counter(min(int(row["score"] * 5), 4) for row in rows).values()) >= 20
+    assert len({(same_text(row["sentence1"]), same_text(row["sentence2"])) for row in rows}) == len(rows)
 
 
 def test_labelled_rows():
-    for path, labels in ((CLASSIFICATION, 6), (CLUSTERING, 8)):
-        rows = checked(path, "labelled")
+    for task, path, labels in (("classification", CLASSIFICATION, 6), ("clustering", CLUSTERING, 8)):
+        rows = checked(path, task)
         assert len(rows) >= 150
-        assert len({same_text(row.text) for row in rows}) == len(rows)
-        assert len({row.label for row in rows}) >= labels
-        assert languages([row.text for row in rows]) == {"zh", "ar", "hi", "de", "es"}
+        assert len({same_text(row["text"]) for row in rows}) == len(rows)
+        assert len({row["label"] for row in rows}) >= labels
+        assert languages([row["text"] for row in rows]) == {"zh", "ar", "hi", "de", "es"}
     described = json.loads(CLASSIFICATION.with_name("labels.json").read_text("utf-8"))
-    assert set(described) == {row.label for row in checked(CLASSIFICATION, "labelled")}
+    assert set(described) == {row["label"] for row in read_jsonl(CLASSIFICATION)}
 
 
 def test_eval_shares_no_query_with_the_training_rows():

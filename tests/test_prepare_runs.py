@@ -54,7 +54,8 @@ def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
     prepare([data], tmp_path / "one", Settings(holdout=0.05))
     monkeypatch.setattr("m3kit.data.workers.WORTH_PROCESSES", 0)
     monkeypatch.setattr("m3kit.data.inspection.PART_BYTES", 5000)
-    monkeypatch.setattr("m3kit.data.writing.ROWS_A_PART", 70)
+    monkeypatch.setattr("m3kit.data.rowindex.ROWS_A_PART", 70)
+    monkeypatch.setattr("m3kit.data.rowindex.BYTES_A_PART", 3000)
     prepare([data], tmp_path / "many", Settings(holdout=0.05))
     assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
 

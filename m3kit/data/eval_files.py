@@ -17,7 +17,6 @@ from m3kit.data.rowindex import RowIndex
 from m3kit.data.text import same_text
 from m3kit.data.workers import Workers
 
-ROWS_A_PART = 10_000
 RETRIEVAL_TASKS = ("retrieval", "native")
 
 
@@ -77,10 +76,7 @@ def _write_beir(sets: list[DataSet], folder: Path, workers: Workers) -> int:
     ids = _number_passages(sets)
     with (folder / "corpus.jsonl").open("wb") as file:
         for data in sets:
-            parts = (
-                _CorpusPart(data.reading, data.index.folder, start, min(len(data.index), start + ROWS_A_PART))
-                for start in range(0, len(data.index), ROWS_A_PART)
-            )
+            parts = (_CorpusPart(data.reading, data.index.folder, start, stop) for start, stop in data.index.parts())
             file.writelines(workers.map(_corpus_part, parts))
     queries: dict[str, tuple[str, dict[int, None]]] = {}
     for data in sets:

@@ -134,8 +134,7 @@ def _passages(data: DataSet, passages: _Texts, eval_data: Path, workers: Workers
         what = f"{np.count_nonzero(exact)} passages of this file, the first here, stand in the corpus of {eval_data}"
         yield Problem(data.source, int(lines[row]), what, fix, "passage-in-evaluation", NOTE)
     parts = (
-        _Part(data.reading, index.folder, start, min(len(index), start + BLOCK), scratch / "eval-passages.npy")
-        for start in range(0, len(index), BLOCK)
+        _Part(data.reading, index.folder, start, stop, scratch / "eval-passages.npy") for start, stop in index.parts()
     )
     pairs = np.concatenate([np.empty((2, 0), np.int64), *workers.map(_near_passages, parts)], axis=1)
     row_of = np.searchsorted(first, pairs[0], side="right") - 1

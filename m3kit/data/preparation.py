@@ -73,7 +73,7 @@ class Preparation:
             if kept:
                 (self.output / name).parent.mkdir(parents=True, exist_ok=True)
                 file = stack.enter_context((self.output / name).open("wb"))
-            for written in self._pool.map(write_part, write_parts(plan, len(data.index))):
+            for written in self._pool.map(write_part, write_parts(plan, data)):
                 if file:
                     file.write(written.data)
                 rows += written.rows

@@ -99,7 +99,10 @@ class Findings:
     def refuse(self, where: str) -> None:
         """Raise ``KitError`` that shows the first errors, if there are any."""
         if self.errors:
-            raise KitError(f"{_count(self.errors)} in {where}:\n  " + "\n  ".join(self._lines(ERROR)))
+            lines = self._lines(ERROR)
+            if self.errors > len(lines):
+                lines.append("to see all of them: python -m m3kit check --json, with the same paths and options")
+            raise KitError(f"{_count(self.errors)} in {where}:\n  " + "\n  ".join(lines))
 
     def tell(self, out: TextIO, severities: Iterable[str] = (WARNING, "set aside", NOTE)) -> None:
         """Print the first of each code and how many more there are."""

@@ -76,6 +76,19 @@ class LayoutOf:
             self.kind = layout.kind
         return layout
 
+    def column(self, slot: int, positives: int) -> str:
+        """The column of a text by its place in a row with so many positives, as the user named it."""
+        if self.kind == "sts":
+            field = f"sentence{slot + 1}"
+        elif self.kind == "labelled":
+            field = "text"
+        elif slot == 0:
+            field = "query"
+        else:
+            ends = ("pos", "neg") if self.kind == "native" else ("positive", "negative")
+            field = ends[slot > positives]
+        return next((layout.fields[field] for layout in self._known.values() if field in layout.fields), field)
+
     def columns(self) -> set[str]:
         return set(chain.from_iterable(self._known))
 
@@ -83,72 +96,62 @@ class LayoutOf:
         return set().union(*(layout.unused for layout in self._known.values()))
 
 
+@dataclass
+class _Parsed:
+    """The rows of a part as they were parsed, and the bad ones by the number of their line in it."""
+
+    numbers: list[int]
+    texts: list[list[str]]
+    positives: list[int]
+    values: list[Any]
+    bad: dict[int, BadRow]
+
+
 def read_part(part: Part) -> Rows:
     """Parse and check the rows of a part."""
     reading = part.reading
     with reading.lines.open("rb") as file:
         file.seek(part.start)
-        data = file.read(part.stop - part.start)
-    lines = data.split(b"\n")
+        lines = file.read(part.stop - part.start).split(b"\n")
     layout_of = LayoutOf(reading)
-    numbers: list[int] = []
-    texts: list[list[str]] = []
-    positives: list[int] = []
-    values: list[Any] = []
-    bad: dict[int, BadRow] = {}
-    for number, raw in enumerate(lines):
-        if not raw or raw.isspace():
-            continue
-        try:
-            record = parse_line(raw)
-            row, count, value = layout_of(record).parse(record)
-        except BadRow as problem:
-            if not is_blank_line(raw):
-                bad[number] = problem
-        else:
-            numbers.append(number)
-            texts.append(row)
-            positives.append(count)
-            values.append(value)
-
-    read = len(numbers) + len(bad)
+    parsed = _parse(lines, layout_of)
+    read = len(parsed.numbers) + len(parsed.bad)
     line_of = _line_numbers(part, len(lines))
-    name_of = Names(layout_of.kind)
-    flat = list(chain.from_iterable(texts))
+
+    flat = list(chain.from_iterable(parsed.texts))
     plain = are_plain(flat)
     same, keys, sizes = keys_of(flat, plain)
-    counts = np.fromiter(map(len, texts), np.int64, len(texts))
-    first = np.zeros(len(texts) + 1, np.int64)
+    key, positives = np.array(keys, np.uint64), np.array(parsed.positives, np.int64)
+    counts = np.fromiter(map(len, parsed.texts), np.int64, len(parsed.texts))
+    first = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=first[1:])
-    key = np.array(keys, np.uint64)
     repeats = _with_repeats(key, counts)
 
-    found = list(check_texts(flat, plain, same, first, positives, name_of))
+    found = list(check_texts(flat, plain, same, first, parsed.positives, layout_of.column))
     if layout_of.kind in ("retrieval", "native"):
-        found += check_near_negatives(same, key, first, np.array(positives, np.int64))
-    found += check_repeats(key, first, positives, values, np.flatnonzero(repeats), layout_of.kind)
+        found += check_near_negatives(same, key, first, positives)
+    found += check_repeats(key, first, parsed.positives, parsed.values, np.flatnonzero(repeats), layout_of.kind)
     problems: list[Problem] = []
-    keep = np.ones(len(texts), bool)
+    keep = np.ones(len(counts), bool)
     for row, severity, problem in sorted(found, key=lambda one: one[0]):
+        number = parsed.numbers[row]
         if severity == ERROR or (reading.strict and severity == WARNING):
-            if keep[row]:
-                bad[numbers[row]] = problem
+            parsed.bad.setdefault(number, problem)
             keep[row] = False
         else:
-            line = int(line_of[numbers[row]])
+            line = int(line_of[number])
             problems.append(Problem(reading.source, line, problem.what, problem.fix, problem.code, severity))
 
     lengths = np.fromiter(map(len, lines), np.int64, len(lines))
-    offsets = np.cumsum(lengths + 1) - lengths - 1 + part.start
-    where = np.array(numbers, np.int64)
-    labels, types, value = _values(layout_of.kind, values, line_of[where])
-    queries = [slot for row in range(len(texts)) for slot in _query_slots(layout_of.kind, first[row])]
+    where = np.array(parsed.numbers, np.int64)
+    labels, types, value = _values(layout_of.kind, parsed.values, line_of[where])
+    queries = [slot for row in range(len(counts)) for slot in _query_slots(layout_of.kind, first[row])]
     columns = {
-        "offset": offsets[where],
+        "offset": (part.start + np.cumsum(lengths + 1) - lengths - 1)[where],
         "length": lengths[where],
         "line": line_of[where],
         "texts": counts,
-        "positives": np.array(positives, np.int64),
+        "positives": positives,
         "repeats": repeats,
         "row_key": _row_keys(key, first, layout_of.kind),
         "number": value,
@@ -157,7 +160,7 @@ def read_part(part: Part) -> Rows:
     }
     columns |= zip(BAND_COLUMNS, bands([same[slot] for slot in queries]).T, strict=True)
     if not keep.all():
-        a_row = dict.fromkeys(BAND_COLUMNS, len(queries) // len(texts)) | dict.fromkeys(("key", "long"), counts)
+        a_row = dict.fromkeys(BAND_COLUMNS, len(queries) // len(counts)) | dict.fromkeys(("key", "long"), counts)
         columns = {name: column[np.repeat(keep, a_row.get(name, 1))] for name, column in columns.items()}
     return Rows(
         read=read,
@@ -165,27 +168,32 @@ def read_part(part: Part) -> Rows:
         labels=labels,
         types=types,
         problems=problems,
-        bad=[_bad_row(reading, int(line_of[number]), bad[number], lines[number]) for number in sorted(bad)],
+        bad=[
+            _bad_row(reading, int(line_of[number]), problem, lines[number])
+            for number, problem in sorted(parsed.bad.items())
+        ],
         columns_seen=layout_of.columns(),
         unused=layout_of.unused(),
     )
 
 
-class Names:
-    """The column of a row's text by its place, for messages."""
-
-    def __init__(self, kind: str | None):
-        self._kind = kind
-
-    def __call__(self, slot: int, positives: int) -> str:
-        if self._kind == "sts":
-            return f"sentence{slot + 1}"
-        if self._kind == "labelled":
-            return "text"
-        if slot == 0:
-            return "query"
-        short = self._kind == "native"
-        return ("pos" if short else "positive") if slot <= positives else ("neg" if short else "negative")
+def _parse(lines: list[bytes], layout_of: LayoutOf) -> _Parsed:
+    parsed = _Parsed([], [], [], [], {})
+    for number, raw in enumerate(lines):
+        if not raw or raw.isspace():
+            continue
+        try:
+            record = parse_line(raw)
+            texts, positives, value = layout_of(record).parse(record)
+        except BadRow as problem:
+            if not is_blank_line(raw):
+                parsed.bad[number] = problem
+        else:
+            parsed.numbers.append(number)
+            parsed.texts.append(texts)
+            parsed.positives.append(positives)
+            parsed.values.append(value)
+    return parsed
 
 
 def _line_numbers(part: Part, count: int) -> np.ndarray:

@@ -7,12 +7,14 @@ one column at hand.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from m3kit.data.near import BANDS
 
+ROWS_A_PART, BYTES_A_PART = 10_000, 8 * 1024 * 1024
 # One value a row.
 ROW_COLUMNS = {
     "offset": np.uint64,  # of the row's line in the file of JSON lines, in bytes
@@ -89,6 +91,17 @@ class RowIndex:
         """(keys, where): the keys of rows ``start`` to ``stop``; those of row start + i are where[i]:where[i + 1]."""
         first = self.column("first", start, stop + 1)
         return self.column("key", int(first[0]), int(first[-1])), first - first[0]
+
+    def parts(self) -> Iterator[tuple[int, int]]:
+        """(start, stop) of rows that are converted together: so many, and fewer where they are long."""
+        for first in range(0, self.rows, ROWS_A_PART):
+            ends = np.cumsum(self.column("length", first, min(self.rows, first + ROWS_A_PART)), dtype=np.int64)
+            start = 0
+            while start < len(ends):
+                limit = (ends[start - 1] if start else 0) + BYTES_A_PART
+                stop = max(start + 1, int(np.searchsorted(ends, limit, side="right")))
+                yield first + start, first + stop
+                start = stop
 
     def band(self, number: int, start: int, stop: int) -> np.ndarray:
         """A slice of one band of the query texts."""

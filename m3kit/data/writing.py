@@ -16,8 +16,6 @@ from m3kit.data.inspection import rejected_line
 from m3kit.data.problems import BadRow, Problem
 from m3kit.data.settings import Settings
 
-ROWS_A_PART = 10_000
-
 CONVERT: dict[str, Callable[[Source, int, int, Tally], Iterator[tuple[int, dict | BadRow]]]] = {
     "retrieval": retrieval.convert,
     "sts": sts.convert,
@@ -76,9 +74,8 @@ def write_part(part: WritePart) -> Written:
     return written
 
 
-def write_parts(plan: Plan, rows: int) -> Iterator[WritePart]:
-    for start in range(0, rows, ROWS_A_PART):
-        yield WritePart(plan, start, min(rows, start + ROWS_A_PART))
+def write_parts(plan: Plan, data: DataSet) -> Iterator[WritePart]:
+    return (WritePart(plan, start, stop) for start, stop in data.index.parts())
 
 
 @lru_cache(maxsize=1)
