@@ -11,8 +11,8 @@ from conftest import write_jsonl
 from FlagEmbedding.abc.finetune.embedder.AbsDataset import AbsEmbedderSameDatasetTrainDataset
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model, EncoderOnlyEmbedderM3Runner
 
-from m3kit.data.convert import Settings
 from m3kit.data.prepare import prepare
+from m3kit.data.settings import Settings
 from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.dataset import SameDatasetTrainDataset
