@@ -23,7 +23,7 @@ from fuzz_rows import CELLS, EDITS, FIRST, FOLDER, RECORDS, edited
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3kit.data import inspection, writing
+from m3kit.data import inspection, rowindex
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
 from m3kit.errors import KitError
@@ -53,7 +53,7 @@ def look(path: str, content: bytes, beside: dict[str, bytes] | None = None) -> t
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
         # Files are read and written in parts, here of every small size.
         patch.setattr(inspection, "PART_BYTES", 2 + 7 * len(content) % 401)
-        patch.setattr(writing, "ROWS_A_PART", 1 + len(content) % 5)
+        patch.setattr(rowindex, "ROWS_A_PART", 1 + len(content) % 5)
         file = Path(scratch) / path
         file.parent.mkdir(parents=True)
         file.write_bytes(content)
