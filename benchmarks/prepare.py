@@ -63,7 +63,7 @@ def measure(rows: int, folder: Path, arguments: list[str]) -> dict:
     command = [sys.executable, "-m", "m3kit", "prepare", "--train_data", source, "--output_dir", prepared, *arguments]
     seconds, memory = timed(command)
     manifest = json.loads((prepared / "manifest.json").read_text())
-    size = (prepared / manifest["sets"][0]["output"]).stat().st_size
+    size = sum(path.stat().st_size for path in prepared.rglob("*") if path.is_file())
     bare, _ = timed([sys.executable, "-c", BARE_LOOP, source, folder / "bare.jsonl", str(size)])
     result = {
         "rows": rows,

@@ -45,3 +45,15 @@ def model_folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny 'mödel' [1]"
     write_tiny_model(folder)
     return folder
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read a file of the given name and content: see ``transcode_helpers.Read``."""
+    from transcode_helpers import Read
+
+    def of(name: str, content: bytes) -> Read:
+        (tmp_path / name).write_bytes(content)
+        return Read(tmp_path / name)
+
+    return of
