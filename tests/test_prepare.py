@@ -75,6 +75,16 @@ def test_every_problem_is_named_and_nothing_is_written(tmp_path):
     assert not (tmp_path / "prepared").exists()
 
 
+def test_of_very_many_problems_the_first_are_shown_and_how_to_see_the_others(tmp_path):
+    rows = write_jsonl(tmp_path / "retrieval" / "rows.jsonl", [{"query": "", "positive": "p"}] * 1000)
+    with pytest.raises(KitError, match="1000 problems in the training data") as refused:
+        prepare([rows], tmp_path / "prepared", Settings())
+    lines = str(refused.value).split("\n")
+    assert len(lines) == 23
+    assert "… and 980 more of this kind (empty)" in lines[-2]
+    assert "python -m m3kit check --json" in lines[-1]
+
+
 def test_a_problem_of_a_row_among_others_has_that_row_s_line(tmp_path):
     rows = [{"query": "q", "positive": "p", "negative": "n"}, {"query": "r", "positive": ["p", "n"]}]
     path = write_jsonl(tmp_path / "rows.jsonl", rows)
