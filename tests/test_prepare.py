@@ -181,6 +181,11 @@ def test_a_query_s_positives_in_another_file_are_no_negatives(tmp_path):
     write_jsonl(folder / "a.jsonl", [{"query": "q", "positive": "p", "negative": ["S", "n"]}])
     prepare([folder], tmp_path / "prepared", Settings())
     assert read_jsonl(tmp_path / "prepared" / "retrieval" / "a.jsonl")[0]["neg"] == ["n"]
+    # also where a row has all the negatives that are wanted
+    rows = [{"query": "q", "positive": "p", "negative": "S"}, {"query": "r", "positive": "x", "negative": "y"}]
+    write_jsonl(folder / "a.jsonl", rows)
+    prepare([folder], tmp_path / "prepared", Settings())
+    assert read_jsonl(tmp_path / "prepared" / "retrieval" / "a.jsonl")[0]["neg"][0] in ("x", "y")
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.tsv", "rows.json", "rows.parquet", "rows.jsonl.gz"])
