@@ -162,3 +162,31 @@ def test_pairs_of_one_score_are_not_held_out_for_nothing_could_be_measured(tmp_p
     assert manifest["held_out"] == {}
     assert "all the pairs have the same score" in str(manifest["sets"][0]["notes"])
     assert len(written["sts/sts.jsonl"]) == 100
+
+
+def test_queries_written_after_a_pattern_are_told_apart(tmp_path, monkeypatch):
+    """Their signatures agree whatever they say; with few rows the pattern is known by a lower mark."""
+    monkeypatch.setattr("m3kit.data.near.COMMON", 20)
+    generator = random.Random(6)
+    names = [" ".join("".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=8)) for _ in "ab") for _ in range(600)]
+    queries = [f"what is the price of {name} today?" for name in names]
+    queries += [query.replace("today", "today?") for query in queries[::2]]
+    rows = [{"query": query, "positive": f"p {n}", "negative": f"n {n}"} for n, query in enumerate(queries)]
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", rows)
+    manifest, written = run(tmp_path / "retrieval", tmp_path / "prepared")
+    assert manifest["held_out"]["retrieval"] == 50
+    trained = [same_text(row["query"]) for row in written["retrieval/train.jsonl"]]
+    for row in read_jsonl(tmp_path / "prepared" / "eval" / "queries.jsonl"):
+        assert not [other for other in trained if similarity(same_text(row["text"]), other) >= NEAR]
+
+
+def test_labels_of_two_files_with_one_text_are_kept_apart(tmp_path):
+    generator = random.Random(7)
+    for name in ("lost_card", "lost card"):
+        rows = [{"text": sentence(generator), "label": label} for label in (name, "other") for _ in range(40)]
+        write_jsonl(tmp_path / "classification" / f"{name}.jsonl", rows)
+    run(tmp_path / "classification", tmp_path / "prepared", holdout=0.2)
+    assert "classification" in read_eval_folder(tmp_path / "prepared" / "eval").tasks
+    labels = json.loads((tmp_path / "prepared" / "eval" / "classification" / "labels.json").read_text())
+    assert sorted(labels) == ["lost card", "lost_card", "other"]
+    assert len(set(labels.values())) == 3

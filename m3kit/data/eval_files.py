@@ -35,9 +35,20 @@ def write_eval(sets: list[DataSet], folder: Path, workers: Workers) -> dict[str,
             _write_lines(folder / task / "test.jsonl", rows)
             counts[task] = len(rows)
         if rows and task == "classification":
-            texts = {label: text for data in chosen for label, text in zip(data.labels, data.label_texts, strict=True)}
+            texts = _label_texts(chosen)
             (folder / task / "labels.json").write_text(json.dumps(texts, ensure_ascii=False, indent=2) + "\n", "utf-8")
     return counts
+
+
+def _label_texts(sets: list[DataSet]) -> dict[str, str]:
+    """The text of each label. Labels of several files may have one text; then only the first is known by it."""
+    texts: dict[str, str] = {}
+    taken: set[str] = set()
+    for data in sets:
+        for label, text in zip(data.labels, data.label_texts, strict=True):
+            texts.setdefault(label, label if text in taken else text)
+            taken.add(texts[label])
+    return texts
 
 
 def _held_out_rows(data: DataSet) -> Iterator[dict]:

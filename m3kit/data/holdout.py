@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from m3kit.data.alike import near_rows
 from m3kit.data.dataset import HELD_OUT, USED, DataSet, Texts
 from m3kit.data.grouping import among, earliest
 from m3kit.data.near import BANDS, NearTo, matches
 from m3kit.data.negatives import mix
 from m3kit.data.rowindex import BAND_COLUMNS
 from m3kit.data.text import same_text
+from m3kit.data.workers import Workers
 
 # Of all queries at most, and at least where there are ten times as many.
 MOST, LEAST = 500, 50
@@ -30,6 +32,7 @@ class _Candidate:
     data: int  # the set's number
     rows: np.ndarray  # all rows of that query
     near: set[tuple[int, int]] = field(default_factory=set)  # (set, row) of rows nearly the same
+    common: bool = False  # whether it is written after a pattern, and its near rows not known
 
 
 def wanted(queries: int, share: float) -> int:
@@ -42,7 +45,7 @@ def can_hold_out(data: DataSet) -> bool:
     return data.task != "native" or set(data.types) <= set(RANKED_TYPES)
 
 
-def hold_out(sets: list[DataSet], share: float, seed: int) -> None:
+def hold_out(sets: list[DataSet], share: float, seed: int, workers: Workers) -> None:
     """Give the chosen rows the fate HELD_OUT, and set aside those nearly the same as one of them."""
     candidates: list[_Candidate] = []
     quota: dict[int, int] = {}
@@ -60,6 +63,7 @@ def hold_out(sets: list[DataSet], share: float, seed: int) -> None:
     if not candidates:
         return
     _find_near(sets, candidates)
+    _find_near_of_common(sets, candidates, quota, workers)
     chosen = _choose(sets, candidates, quota)
     useless = {number: reason for number in quota if (reason := _useless(sets[number]))}
     for number, reason in useless.items():
@@ -79,7 +83,7 @@ def _choose(sets: list[DataSet], candidates: list[_Candidate], quota: dict[int, 
     lost: set[tuple[int, int]] = set()  # rows that will be set aside for the sake of those chosen
     left = dict(quota)
     # Without near-duplicates first; the sort is stable, so the shuffled order stays.
-    for candidate in sorted(candidates, key=lambda one: len(one.near)):
+    for candidate in sorted((one for one in candidates if not one.common), key=lambda one: len(one.near)):
         data, number = sets[candidate.data], candidate.data
         rows = {(number, row) for row in candidate.rows.tolist()}
         if left[number] <= 0 or rows & lost or not data.fates.used[candidate.rows].all():
@@ -140,12 +144,44 @@ def _label_rows(data: DataSet) -> Counter[int]:
     return Counter(data.index.column("number")[data.fates.used].astype(int).tolist()) if data.labels else Counter()
 
 
+def _find_near_of_common(
+    sets: list[DataSet], candidates: list[_Candidate], quota: dict[int, int], workers: Workers
+) -> None:
+    """The same for candidates written after a pattern: for as many as may be wanted, since it takes much longer."""
+    left = dict(quota)
+    chosen: list[_Candidate] = []
+    for candidate in candidates:
+        if candidate.common and left[candidate.data] > 0:
+            left[candidate.data] -= 1
+            chosen.append(candidate)
+    if not chosen:
+        return
+    owners, queries = [], []
+    for candidate in chosen:
+        data = sets[candidate.data]
+        found = Texts(data.reading, data.index).row(int(candidate.rows[0]))[0][: _width(data)]
+        owners += [candidate] * len(found)
+        queries += [same_text(text) for text in found]
+    for number, data in enumerate(sets):
+        for row, entry in near_rows(data, _width(data), queries, workers):
+            owner = owners[entry]
+            if owner.data != number or row not in owner.rows:
+                owner.near.add((number, row))
+    for candidate in chosen:
+        candidate.common = False
+
+
+def _width(data: DataSet) -> int:
+    """How many of a row's texts are queries."""
+    return 2 if data.task == "sts" else 1
+
+
 def _find_near(sets: list[DataSet], candidates: list[_Candidate]) -> None:
     """Note for each candidate the rows of all sets whose query is nearly one of its queries."""
     owners, table, queries = [], [], []
     texts = [Texts(data.reading, data.index) for data in sets]
     for owner, candidate in enumerate(candidates):
-        width = 2 if sets[candidate.data].task == "sts" else 1
+        width = _width(sets[candidate.data])
         row = int(candidate.rows[0])
         index = sets[candidate.data].index
         block = [index.column(name, row * width, row * width + width) for name in BAND_COLUMNS]
@@ -155,8 +191,11 @@ def _find_near(sets: list[DataSet], candidates: list[_Candidate]) -> None:
     near_to = NearTo(queries)
     others = np.array(table, np.uint64).reshape(-1, BANDS)
     for number, data in enumerate(sets):
-        width = 2 if data.task == "sts" else 1
-        for text, entry in matches(data.index.band, len(data.index) * width, others).T.tolist():
+        width = _width(data)
+        pairs, common = matches(data.index.band, len(data.index) * width, others)
+        for entry in np.flatnonzero(common).tolist():
+            candidates[owners[entry]].common = True
+        for text, entry in pairs.T.tolist():
             row, candidate = text // width, candidates[owners[entry]]
             if candidate.data == number and row in candidate.rows:
                 continue

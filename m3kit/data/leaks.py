@@ -24,7 +24,7 @@ QUERIES = {
     "classification/test.jsonl": ("text",),
     "clustering/test.jsonl": ("text",),
 }
-PASSAGES = {"corpus.jsonl": ("text",)}
+PASSAGES = {"corpus.jsonl": ("title", "text")}
 # Likely pairs of passages that are compared exactly.
 COMPARED = 5_000
 BLOCK = 20_000
@@ -61,6 +61,8 @@ def _read(eval_data: Path, fields: dict[str, tuple[str, ...]]) -> _Texts:
                 except orjson.JSONDecodeError:
                     continue
                 texts = [row.get(column) for column in columns] if isinstance(row, dict) else []
+                if fields is PASSAGES:  # as `evaluate` gives them to a model
+                    texts = [" ".join(text.strip() for text in texts if isinstance(text, str) and text.strip())]
                 found.update((same_text(text), None) for text in texts if isinstance(text, str) and text.strip())
     same = list(found)
     blocks = [bands(same[start : start + BLOCK]) for start in range(0, len(same), BLOCK)]
@@ -79,7 +81,10 @@ def _queries(data: DataSet, queries: _Texts, eval_data: Path) -> Iterator[Proble
     for row in np.flatnonzero(exact & used).tolist():
         what = f"its {_name(data)} is a query of the evaluation data {eval_data}"
         yield Problem(data.source, int(lines[row]), what, fix, "query-in-evaluation", WARNING)
-    pairs = matches(data.index.band, len(data.index) * width, queries.band)
+    pairs, common = matches(data.index.band, len(data.index) * width, queries.band)
+    if common.any():
+        what = f"{common.sum()} queries of {eval_data} are written after a pattern that very many rows have too"
+        yield Problem(data.source, 1, what, "rows nearly the same as these are not named", "pattern", NOTE)
     rows = pairs[0] // width
     pairs = pairs[:, used[rows] & ~exact[rows]]
     texts, told, near_to = Texts(data.reading, data.index), set(), NearTo(queries.same)
@@ -114,7 +119,9 @@ def _near_passages(part: _Part) -> np.ndarray:
     index = RowIndex(part.index_folder)
     flat = [text for texts, _, _ in Texts(part.reading, index).rows(part.start, part.stop) for text in texts]
     found = bands([same_text(text) for text in flat])
-    pairs = matches(lambda band, start, stop: found[start:stop, band], len(flat), np.load(part.table, mmap_mode="r"))
+    others = np.load(part.table, mmap_mode="r")
+    # Wide bands: a corpus may hold a million passages, and of most a likeness of one band says nothing.
+    pairs, _ = matches(lambda band, start, stop: found[start:stop, band], len(flat), others, width=2)
     pairs[0] += int(index.column("first", part.start, part.start + 1)[0])
     return pairs
 

@@ -9,6 +9,7 @@ are missed once in four thousand times.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,27 +34,33 @@ def bands(same: list[str]) -> np.ndarray:
     return values.view(np.uint64)
 
 
-def _minima(same: list[str], values: np.ndarray) -> None:
-    """Fill in the least hash of each text's trigrams under each factor: the rows of ``values``."""
+def grams(same: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(hashes of the texts' trigrams one text after the other, uint32; where each text begins)"""
     # A space on either side makes the first and the last word count like the others, and no text too short.
     framed = [f" {text} " for text in same]
     lengths = np.array([len(text) for text in framed])
     ends = np.cumsum(lengths)
     starts = ends - lengths
     characters = np.frombuffer("".join(framed).encode("utf-32-le"), np.uint32)
-    grams = characters * np.uint32(0x9E3779B1)
+    hashes = characters * np.uint32(0x9E3779B1)
     # One multiplication after the other, so that the order of the characters counts.
-    grams[:-2] = ((grams[:-2] ^ characters[1:-1]) * np.uint32(0x85EBCA6B) ^ characters[2:]) * np.uint32(0xC2B2AE35)
-    grams ^= grams >> np.uint32(15)
-    grams *= np.uint32(0x27D4EB2F)
-    grams ^= grams >> np.uint32(13)
+    hashes[:-2] = ((hashes[:-2] ^ characters[1:-1]) * np.uint32(0x85EBCA6B) ^ characters[2:]) * np.uint32(0xC2B2AE35)
+    hashes ^= hashes >> np.uint32(15)
+    hashes *= np.uint32(0x27D4EB2F)
+    hashes ^= hashes >> np.uint32(13)
     # The last two places of each text would reach into the next; they repeat the trigram before them.
     last = np.maximum(ends - 3, starts)
-    grams[ends - 1] = grams[last]
-    grams[ends - 2] = grams[last]
-    hashed = np.empty_like(grams)
+    hashes[ends - 1] = hashes[last]
+    hashes[ends - 2] = hashes[last]
+    return hashes, starts
+
+
+def _minima(same: list[str], values: np.ndarray) -> None:
+    """Fill in the least hash of each text's trigrams under each factor: the rows of ``values``."""
+    hashes, starts = grams(same)
+    hashed = np.empty_like(hashes)
     for column, factor in enumerate(_FACTORS[: values.shape[1]]):
-        np.multiply(grams, np.uint32(factor), out=hashed)
+        np.multiply(hashes, np.uint32(factor), out=hashed)
         values[:, column] = np.minimum.reduceat(hashed, starts)
 
 
@@ -93,10 +100,7 @@ def candidates(band: Callable[[int], np.ndarray], width: int = 1) -> np.ndarray:
     """
     packed = [np.empty(0, np.int64)]
     for first in range(0, BANDS, width):
-        key = band(first)
-        for column in range(first + 1, first + width):
-            key = key * np.uint64(0x9E3779B97F4A7C15) ^ band(column)
-        order, starts = repeated(key)
+        order, starts = repeated(_joined(band, first, width))
         later = np.delete(order, starts[:-1])
         packed.append(np.repeat(order[starts[:-1]], np.diff(starts) - 1) << 32 | later)
     pairs = np.unique(np.concatenate(packed))
@@ -104,47 +108,88 @@ def candidates(band: Callable[[int], np.ndarray], width: int = 1) -> np.ndarray:
 
 
 # Texts looked at together, and likely pairs that are worth comparing exactly.
-BLOCK = 500_000
+BLOCK = 100_000
 COMPARED = 300_000
 # With so few pairs in all one band that agrees is enough to look; with more two must, which at the threshold misses
 # one pair in two hundred instead of one in four thousand.
 FEW = 50_000_000
+# What agrees in one band with more texts than that, and than a hundredth of all, is written after a pattern.
+COMMON = 5_000
 
 
-def matches(band: Callable[[int, int, int], np.ndarray], texts: int, others: np.ndarray) -> np.ndarray:
-    """Likely pairs (text, other) of a number of texts with others, each once, int64 of shape (2, pairs).
+def matches(
+    band: Callable[[int, int, int], np.ndarray], texts: int, others: np.ndarray, width: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    """(pairs, common): likely pairs (text, other) of a number of texts with others, each once, int64 of shape
+    (2, pairs).
 
-    ``band`` gives one band of the texts from one number to another; ``others`` are bands as ``bands`` gives them. There
-    are at most COMPARED pairs, those in which most bands agree.
+    ``band`` gives one band of the texts from one number to another; ``others`` are bands as ``bands`` gives them.
+    ``width`` as for ``candidates``. There are at most COMPARED pairs, those in which most bands agree. Others that are
+    ``common``, a mask, stand in no pair: in texts written after one pattern nearly all would have to be compared.
     """
-    groups = []
-    for number in range(BANDS):
-        order, starts = group(np.ascontiguousarray(others[:, number]))
-        groups.append((others[order[starts[:-1]], number], order, starts))
-    least = 1 if texts * len(others) <= FEW else 2
+    columns = range(0, BANDS, width)
+    common = np.zeros(len(others), bool)
+    for number in columns:
+        groups = _groups(_joined(lambda one: others[:, one], number, width))
+        hits = np.zeros(len(groups.values), np.int64)
+        for start in range(0, texts if len(others) else 0, BLOCK):
+            column = _joined(lambda one, at=start: band(one, at, min(texts, at + BLOCK)), number, width)
+            hits += np.bincount(groups.place(column)[1], minlength=len(hits))
+        common |= np.repeat(hits > max(COMMON, texts // 100), np.diff(groups.starts))[np.argsort(groups.order)]
+    kept = np.flatnonzero(~common)
+    table = [_groups(_joined(lambda one: others[kept, one], number, width)) for number in columns]
+    least = 1 if texts * len(kept) <= FEW or width > 1 else 2
     found, agreements = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-    for start in range(0, texts if len(others) else 0, BLOCK):
+    for start in range(0, texts if len(kept) else 0, BLOCK):
         stop = min(texts, start + BLOCK)
-        packed = [_equal(band(number, start, stop), *groups[number]) for number in range(BANDS)]
+        packed = [
+            groups.pairs(_joined(lambda one, at=start, to=stop: band(one, at, to), number, width))
+            for number, groups in zip(columns, table, strict=True)
+        ]
         pairs, agree = np.unique(np.concatenate(packed), return_counts=True)
         found.append((pairs + (start << 32))[agree >= least])
         agreements.append(agree[agree >= least])
     pairs, agree = np.concatenate(found), np.concatenate(agreements)
     if len(pairs) > COMPARED:
         pairs = np.sort(pairs[np.argsort(-agree, kind="stable")[:COMPARED]])
-    return np.stack([pairs >> 32, pairs & 0xFFFFFFFF])
+    return np.stack([pairs >> 32, kept[pairs & 0xFFFFFFFF] if len(pairs) else pairs]), common
 
 
-def _equal(column: np.ndarray, values: np.ndarray, order: np.ndarray, starts: np.ndarray) -> np.ndarray:
-    """Pairs of a place in the column and a member of the group of the same value, packed; groups as ``group`` gives
-    them, ``values`` in order."""
-    place = np.searchsorted(values, column)
-    place[place == len(values)] = 0
-    texts = np.flatnonzero(values[place] == column)
-    sizes = np.diff(starts)[place[texts]]
-    # each text with every member of the group that it met
-    first = starts[:-1][place[texts]] - (np.cumsum(sizes) - sizes)
-    return np.repeat(texts, sizes) << 32 | order[np.repeat(first, sizes) + np.arange(sizes.sum())]
+def _joined(band: Callable[[int], np.ndarray], first: int, width: int) -> np.ndarray:
+    """``width`` bands taken as one."""
+    key = band(first)
+    for number in range(first + 1, first + width):
+        key = key * np.uint64(0x9E3779B97F4A7C15) ^ band(number)
+    return np.ascontiguousarray(key)
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """Members with equal values, as ``group`` gives them; ``values`` in order."""
+
+    values: np.ndarray
+    order: np.ndarray
+    starts: np.ndarray
+
+    def place(self, column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(places in the column whose value is one of the groups', those groups)"""
+        if not len(self.values):
+            return np.empty(0, np.int64), np.empty(0, np.int64)
+        place = np.minimum(np.searchsorted(self.values, column), len(self.values) - 1)
+        found = np.flatnonzero(self.values[place] == column)
+        return found, place[found]
+
+    def pairs(self, column: np.ndarray) -> np.ndarray:
+        """Each place in the column with every member of the group that it met, packed."""
+        found, met = self.place(column)
+        sizes = np.diff(self.starts)[met]
+        first = self.starts[:-1][met] - (np.cumsum(sizes) - sizes)
+        return np.repeat(found, sizes) << 32 | self.order[np.repeat(first, sizes) + np.arange(sizes.sum())]
+
+
+def _groups(column: np.ndarray) -> _Groups:
+    order, starts = group(column)
+    return _Groups(column[order[starts[:-1]]], order, starts)
 
 
 class NearTo:

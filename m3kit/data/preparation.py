@@ -45,7 +45,7 @@ class Preparation:
         if not self.settings.holdout:
             return {}
         self._bar.say("holding out")
-        hold_out(sets, self.settings.holdout, self.settings.seed)
+        hold_out(sets, self.settings.holdout, self.settings.seed, self._pool)
         return write_eval(sets, self.output / EVAL_FOLDER, self._pool)
 
     def plan(self, sets: list[DataSet]) -> list[Plan | None]:
