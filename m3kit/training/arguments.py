@@ -22,10 +22,19 @@ class DataArguments(AbsEmbedderDataArguments):
         default=True,
         metadata={"help": "Batches of one data set each; without it `no_in_batch_neg` is ignored (D4)."},
     )
+    mixing_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "How often each data set comes: its rows to the power of 1/temperature. 1: every row once an epoch; "
+            "larger: small sets more often, large ones less, with as many batches in all."
+        },
+    )
 
     def __post_init__(self):
         if not self.train_data:
             raise KitError("no training data; give --train_data the folders that `m3kit prepare` printed")
+        if not self.mixing_temperature > 0:
+            raise KitError(f"mixing_temperature is a number above 0, not {self.mixing_temperature}")
         # A trailing slash would hide the suffix `no_in_batch_neg` from FlagEmbedding (D4).
         self.train_data = [os.path.normpath(path) for path in self.train_data]
         super().__post_init__()
@@ -37,6 +46,22 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         default=False,
         metadata={"help": "Delete the run that output_dir holds and train anew; without it such a run is kept (S3)."},
     )
+    unified_negatives_cross_device: bool = field(
+        default=False,
+        metadata={"help": "With negatives_cross_device: share negatives for sparse, ColBERT and ensemble too (T5)."},
+    )
+    eval_data: str | None = field(
+        default=None,
+        metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
+    )
+    eval_steps: float | None = field(
+        default=0.25, metadata={"help": "Steps between two evaluations; below 1: that part of all steps."}
+    )
+    # FlagEmbedding forces 0 (D8). Two keep the accelerator fed: they read, tokenise and pad while it computes.
+    dataloader_num_workers: int = field(default=2, metadata={"help": "Processes that make batches ahead of the step."})
+    logging_steps: float = field(default=1, metadata={"help": "Steps between two lines of the log."})
+    # One line a step says more than a bar, and can be read in a file.
+    disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bar."})
 
     def __post_init__(self):
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
