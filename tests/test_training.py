@@ -17,7 +17,6 @@ from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.model import M3Model
-from m3kit.training.run_record import claim_output_dir
 from m3kit.training.runner import Runner
 from m3kit.training.saving import write_sentence_transformers_files
 
@@ -211,22 +210,6 @@ def test_t2_the_ensemble_loss_without_in_batch_negatives_is_over_the_group():
     expected = dense + 0.3 * sparse + colbert
     torch.testing.assert_close(found, expected)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(expected, torch.zeros(3, dtype=torch.long)))
-
-
-# S3: a finished run is overwritten without a word
-
-
-def test_s3_a_folder_with_a_run_is_kept_unless_overwriting_is_asked_for(tmp_path):
-    claim_output_dir(tmp_path / "new", overwrite=False)
-    (tmp_path / "prepared").mkdir()
-    claim_output_dir(tmp_path, overwrite=False)
-    (tmp_path / "checkpoint-10").mkdir()
-    (tmp_path / "run.json").write_text("{}")
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(KitError, match="already holds a training run"):
-        claim_output_dir(tmp_path, overwrite=False)
-    claim_output_dir(tmp_path, overwrite=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "prepared"]
 
 
 # S4 and the model

@@ -1,0 +1,230 @@
+"""run.json, and the claim to a folder: new, to go on with, held by another process, or not ours."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+
+from m3kit.errors import KitError
+from m3kit.training import run_record
+from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
+
+SETTINGS = {"learning_rate": 1e-05, "bf16": False}
+DATA = [{"path": "/data/retrieval/train.jsonl", "rows": 3}]
+
+
+def names(folder) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != ".run.lock")
+
+
+# S3: a finished run is overwritten without a word
+
+
+def test_s3_a_folder_with_a_finished_run_is_kept_unless_overwriting_is_asked_for(tmp_path):
+    assert claim_output_dir(tmp_path / "new", overwrite=False) == "new"
+    (tmp_path / "prepared").mkdir()
+    assert claim_output_dir(tmp_path, overwrite=False) == "new"
+    RunRecord(tmp_path, SETTINGS, DATA, 1).finish(2, 0.5)
+    for folder in ("checkpoint-10", "checkpoint-mine", "runs"):
+        (tmp_path / folder).mkdir()
+    for name in ("notes.txt", "model.safetensors", "train_log.jsonl", "checkpoint-12"):
+        (tmp_path / name).write_text("mine")
+    before = names(tmp_path)
+    with pytest.raises(
+        KitError, match="already holds a finished training run; choose another --output_dir, or give --ov"
+    ):
+        claim_output_dir(tmp_path, overwrite=False)
+    assert names(tmp_path) == before
+    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    assert names(tmp_path) == ["checkpoint-12", "checkpoint-mine", "new", "notes.txt", "prepared"]
+
+
+@pytest.mark.parametrize("end", [None, "stopped by SIGTERM"])
+def test_a_run_that_is_not_finished_is_gone_on_with(tmp_path, end):
+    record = RunRecord(tmp_path, SETTINGS, DATA, 1)
+    if end:
+        record.stop(end)
+    (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / ".saving").mkdir()
+    assert claim_output_dir(tmp_path, overwrite=False) == "resume"
+    assert names(tmp_path) == ["checkpoint-10", "run.json"]
+    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("mark", ["model.safetensors", "checkpoint-500"])
+def test_a_run_without_a_record_is_not_touched(tmp_path, mark):
+    (tmp_path / mark).mkdir()
+    with pytest.raises(
+        KitError, match=f"holds {mark} but no run.json: it is not from this kit, or .* or give --overwrite"
+    ):
+        claim_output_dir(tmp_path, overwrite=False)
+    assert names(tmp_path) == [mark]
+    claim_output_dir(tmp_path, overwrite=True)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"{",
+        b"\0\0",
+        b"\xff",
+        b"[" * 100_000,
+        b'{"status": "done", "settings": {}, "data": [], "world_size": 1}',
+        b'{"status": ["running"], "settings": {}, "data": [], "world_size": 1}',
+        b'{"status": "running", "settings": [], "data": [], "world_size": 1}',
+    ],
+)
+def test_a_damaged_record_is_refused_with_what_to_do(tmp_path, content):
+    (tmp_path / "run.json").write_bytes(content)
+    (tmp_path / "checkpoint-10").mkdir()
+    with pytest.raises(KitError, match="is damaged, or not of a run of this kit.* put a good copy of it back, choose"):
+        claim_output_dir(tmp_path, overwrite=False)
+    assert names(tmp_path) == ["checkpoint-10", "run.json"]
+    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+
+
+def test_a_folder_that_cannot_be_written_in_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        KitError, match=r"cannot write in .*file/output \(Not a directory\); choose another --output_dir"
+    ):
+        claim_output_dir(tmp_path / "file" / "output", overwrite=True)
+
+
+# Two at once
+
+
+def in_another_process(act):
+    """Runs it in a process, which then waits to be killed."""
+
+    def run(said):
+        said.send(act())
+        signal.pause()
+
+    context = multiprocessing.get_context("fork")
+    said, heard = context.Pipe()
+    process = context.Process(target=run, args=(heard,))
+    process.start()
+    return process, said.recv()
+
+
+def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_killed(tmp_path):
+    def claim():
+        claimed = claim_output_dir(tmp_path, overwrite=True)
+        # A worker that loads data lives on for a while when its parent is killed.
+        if not (worker := os.fork()):
+            signal.pause()
+        return claimed, worker
+
+    process, (claimed, worker) = in_another_process(claim)
+    try:
+        assert claimed == "new"
+        (tmp_path / "checkpoint-10").mkdir()
+        for overwrite in (True, False):
+            with pytest.raises(
+                KitError, match=f"another training run is using {tmp_path} .process {process.pid} on .* wait"
+            ):
+                claim_output_dir(tmp_path, overwrite)
+        assert (tmp_path / "checkpoint-10").exists()
+        process.kill()
+        process.join()
+        assert claim_output_dir(tmp_path, overwrite=True) == "new"
+        # The same process may claim it again: it is the one run.
+        assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    finally:
+        process.kill()
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, caplog):
+    def no_locks(descriptor, operation):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(run_record.fcntl, "lockf", no_locks)
+    assert claim_output_dir(tmp_path, overwrite=False) == "new"
+    assert "cannot be locked (No locks available): do not start a second run there" in caplog.text
+
+
+# The record
+
+
+def test_a_record_is_kept_from_start_to_end(tmp_path):
+    record = RunRecord(tmp_path, SETTINGS, DATA, 2)
+    started = read_record(tmp_path)
+    assert started["status"] == "running"
+    assert (started["world_size"], started["data"], started["settings"]) == (2, DATA, SETTINGS)
+    assert {"started", "device", "python", "versions"} <= set(started)
+    record.update(base={"nDCG@10": 0.5})
+    assert read_record(tmp_path)["base"] == {"nDCG@10": 0.5}
+    record.stop("SIGTERM")
+    stopped = read_record(tmp_path)
+    assert (stopped["status"], stopped["reason"]) == ("stopped", "SIGTERM")
+
+    record = RunRecord.resume(tmp_path, SETTINGS | {"bf16": True}, DATA, 2, 40, ["bf16 True instead of False"])
+    resumed = read_record(tmp_path)
+    assert resumed["status"] == "running"
+    assert "reason" not in resumed
+    assert resumed["base"] == {"nDCG@10": 0.5}
+    assert resumed["settings"] == SETTINGS | {"bf16": True}
+    assert resumed["started"] == started["started"]
+    (entry,) = resumed["resumed"]
+    assert (entry["from_step"], entry["changed"]) == (40, ["bf16 True instead of False"])
+    record.finish(80, 0.25)
+    finished = read_record(tmp_path)
+    assert (finished["status"], finished["steps"], finished["train_loss"]) == ("finished", 80, 0.25)
+    assert names(tmp_path) == ["run.json"]
+
+
+def test_the_seconds_of_all_parts_are_added_up(tmp_path, monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(run_record.time, "time", lambda: now)
+    record = RunRecord(tmp_path, SETTINGS, DATA, 1)
+    now += 60
+    record.update()
+    now += 5  # lost, for nothing is written when a run is killed
+    for _ in range(2):
+        record = RunRecord.resume(tmp_path, SETTINGS, DATA, 1, 40)
+        now += 10
+        record.stop("SIGTERM")
+    assert read_record(tmp_path)["seconds"] == 80.0
+    assert len(read_record(tmp_path)["resumed"]) == 2
+
+
+def test_other_versions_and_another_device_are_told(tmp_path):
+    RunRecord(tmp_path, SETTINGS, DATA, 1)
+    record = read_record(tmp_path)
+    device, torch_version = record["device"], record["versions"]["torch"]
+    record["device"], record["versions"]["torch"] = "an abacus", "0.1"
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    RunRecord.resume(tmp_path, SETTINGS, DATA, 1, 40, ["tf32 True instead of None"])
+    assert read_record(tmp_path)["resumed"][0]["changed"] == [
+        "tf32 True instead of None",
+        f"device {device} instead of an abacus",
+        f"torch {torch_version} instead of 0.1",
+    ]
+    assert read_record(tmp_path)["device"] == device
+
+
+def test_a_kill_while_the_record_is_written_leaves_the_old_one(tmp_path, monkeypatch):
+    record = RunRecord(tmp_path, SETTINGS, DATA, 1)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_record.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        record.finish(2, 0.5)
+    monkeypatch.undo()
+    assert read_record(tmp_path)["status"] == "running"
+    record.stop(time.ctime())
+    assert names(tmp_path) == ["run.json"]
