@@ -1,0 +1,195 @@
+"""The kit's model comes to FlagEmbedding's losses and gradients wherever FlagEmbedding's are right."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from equivalence import (
+    Plain,
+    assert_same,
+    collate,
+    differences,
+    load,
+    losses_and_gradients,
+    make_rows,
+    mean,
+    on_ranks,
+)
+from torch.nn.parallel import DistributedDataParallel
+
+from m3kit.training.model import M3Model
+
+POOLING = [(pooling, normalize) for pooling in ("cls", "mean", "last_token") for normalize in (True, False)]
+TEACHERS = [None, "kl_div", "m3_kd_loss"]
+
+
+def settings_for(pooling="cls", normalize=True, teacher=None, **others):
+    # Vectors of any length score far higher: at a temperature for cosines every softmax would be one-sided.
+    temperature = 0.02 if normalize else 2.0
+    found = {"sentence_pooling_method": pooling, "normalize_embeddings": normalize, "temperature": temperature}
+    return found | {"kd_loss_type": teacher or "kl_div"} | others
+
+
+def compare(starter, settings, rows, alone=False, steps=1, **collator):
+    one, other = (load(cls, starter, **settings) for cls in (Plain, M3Model))
+    for _ in range(steps):
+        expected = losses_and_gradients(one, collate(one, rows, alone, **collator))
+        found = losses_and_gradients(other, collate(other, rows, alone, **collator))
+        assert_same(found, expected)
+    assert one.step == other.step == steps
+    return found
+
+
+# One process
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("self_distill", [False, True])
+@pytest.mark.parametrize(("pooling", "normalize"), POOLING)
+def test_unified(starter, pooling, normalize, teacher, self_distill):
+    settings = settings_for(pooling, normalize, teacher, unified_finetuning=True, use_self_distill=self_distill)
+    found = compare(starter, settings, make_rows(4, 3, teacher=bool(teacher)))
+    kinds = ["dense", "sparse", "colbert", "ensemble"]
+    assert list(found.parts) == kinds + ["self_distill"] * self_distill
+    # Equal losses of 0 would say nothing.
+    assert min(found.parts.values()) > 0.1
+
+
+# With m3_kd_loss FlagEmbedding needs in-batch negatives.
+@pytest.mark.parametrize(
+    ("alone", "teacher"), [*((False, teacher) for teacher in TEACHERS), (True, None), (True, "kl_div")]
+)
+@pytest.mark.parametrize(("pooling", "normalize"), POOLING)
+def test_dense_alone(starter, pooling, normalize, teacher, alone):
+    settings = settings_for(pooling, normalize, teacher, unified_finetuning=False, use_self_distill=True)
+    found = compare(starter, settings, make_rows(4, 3, teacher=bool(teacher)), alone)
+    assert list(found.parts) == ["dense"]
+    assert found.parts["dense"] > 0.1
+
+
+@pytest.mark.parametrize("teacher", TEACHERS)
+@pytest.mark.parametrize("unified", [False, True])
+@pytest.mark.parametrize(("rows", "group_size"), [(1, 2), (1, 5), (2, 2), (5, 2), (2, 5)])
+def test_shapes(starter, rows, group_size, unified, teacher):
+    settings = settings_for(teacher=teacher, unified_finetuning=unified, use_self_distill=True)
+    compare(starter, settings, make_rows(rows, group_size, teacher=bool(teacher)), pad_to_multiple_of=8)
+
+
+def test_the_step_at_which_self_distillation_starts(starter):
+    settings = settings_for(unified_finetuning=True, use_self_distill=True, self_distill_start_step=1)
+    assert "self_distill" not in compare(starter, settings, make_rows(3, 2), steps=2).parts
+    assert "self_distill" in compare(starter, settings, make_rows(3, 2), steps=3).parts
+
+
+def test_dense_alone_in_sub_batches(starter):
+    settings = settings_for(unified_finetuning=False, sub_batch_size=2)
+    compare(starter, settings, make_rows(3, 3), sub_batch_size=2)
+
+
+def test_the_harness_tells_models_apart(starter):
+    model = load(M3Model, starter)
+    batch = collate(model, make_rows(3, 3))
+    outcome = losses_and_gradients(model, batch)
+    with torch.no_grad():
+        model.colbert_linear.weight[0, 0] += 1e-3
+    other = losses_and_gradients(model, batch)
+    with pytest.raises(AssertionError, match="loss of colbert.*colbert_linear.weight"):
+        assert_same(other, outcome)
+    broken = copy.deepcopy(outcome)
+    broken.gradients["sparse_linear.bias"].fill_(torch.nan)
+    with pytest.raises(AssertionError, match="'gradient of sparse_linear.bias': 'nan'"):
+        assert_same(broken, outcome)
+
+
+# Two processes: negatives across devices
+
+RANKS, ROWS = 2, 3
+# Where FlagEmbedding is right, and what it is compared with. Each has: settings, a teacher or not, and sub-batches.
+PLAIN_CASES = {
+    f"{'unified' if unified else 'dense'} {teacher} {'distilled' if distilled else ''}".strip(): (
+        settings_for(teacher=teacher, unified_finetuning=unified, use_self_distill=distilled),
+        bool(teacher),
+        -1,
+    )
+    for unified, distilled in [(False, False), (True, False), (True, True)]
+    for teacher in TEACHERS
+} | {"dense in sub-batches": (settings_for(unified_finetuning=False), False, 2)}
+SHARED_CASES = {
+    f"{teacher} {sub_batch_size}": (
+        settings_for(
+            teacher=teacher, unified_finetuning=True, use_self_distill=True, unified_negatives_cross_device=True
+        ),
+        bool(teacher),
+        sub_batch_size,
+    )
+    for teacher in TEACHERS
+    for sub_batch_size in (-1, 2)
+}
+
+
+def one_rank(rank, starter, cls, case, dtype):
+    """(what this process's gradients are, what they are once the processes have averaged them)"""
+    settings, teacher, sub_batch_size = case
+    settings = settings | {"negatives_cross_device": True, "sub_batch_size": sub_batch_size}
+    model = DistributedDataParallel(load(cls, starter, dtype, **settings))
+    rows = make_rows(RANKS * ROWS, 3, teacher).some(rank * ROWS, (rank + 1) * ROWS)
+    batch = collate(model.module, rows, sub_batch_size=sub_batch_size)
+    with model.no_sync():
+        own = losses_and_gradients(model, batch)
+    return own, losses_and_gradients(model, batch)
+
+
+def all_cases(rank, starter):
+    plain = {
+        name: [one_rank(rank, starter, cls, case, torch.float32) for cls in (Plain, M3Model)]
+        for name, case in PLAIN_CASES.items()
+    }
+    shared = {name: one_rank(rank, starter, M3Model, case, torch.float64) for name, case in SHARED_CASES.items()}
+    return plain, shared
+
+
+@pytest.fixture(scope="module")
+def crossed(starter, tmp_path_factory):
+    return on_ranks(tmp_path_factory.mktemp("ranks"), all_cases, starter)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", PLAIN_CASES)
+def test_negatives_across_devices(crossed, case):
+    for plain, _ in crossed:
+        for expected, found in zip(*plain[case], strict=True):
+            assert_same(found, expected)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHARED_CASES)
+def test_t5_all_scores_across_devices_are_those_of_one_process(starter, crossed, case):
+    settings, teacher, _ = SHARED_CASES[case]
+    alone = load(M3Model, starter, torch.float64, **settings)
+    rows = make_rows(RANKS * ROWS, 3, teacher)
+    lengths = [collate(alone, rows.some(start, start + ROWS))["passages"]["input_ids"].shape[1] for start in (0, ROWS)]
+    assert lengths[0] != lengths[1], "nothing to pad"
+    expected = losses_and_gradients(alone, collate(alone, rows))
+    own, averaged = zip(*(shared[case] for _, shared in crossed), strict=True)
+    together = mean(own)
+    for outcome in (together, *averaged):
+        # Each process has the gradients of its own texts alone.
+        times_ranks = {name: g if g is None else RANKS * g for name, g in outcome.gradients.items()}
+        assert_same(outcome._replace(gradients=times_ranks), expected, 1e-9)
+    for outcome in own:
+        losses = [outcome.loss, *outcome.parts.values()]
+        torch.testing.assert_close(losses, [expected.loss, *expected.parts.values()], rtol=1e-9, atol=0)
+
+
+@pytest.mark.slow
+def test_t5_flagembedding_shares_dense_negatives_alone(starter, crossed):
+    settings, _, _ = PLAIN_CASES["unified None distilled"]
+    alone = load(M3Model, starter, **settings)
+    expected = losses_and_gradients(alone, collate(alone, make_rows(RANKS * ROWS, 3)))
+    for plain, _ in crossed:
+        ((found, _), _) = plain["unified None distilled"]
+        apart = differences(found, expected)
+        assert apart["loss of dense"] < 1e-5
+        assert min(apart[f"loss of {name}"] for name in ("sparse", "colbert", "ensemble", "self_distill")) > 0.05
