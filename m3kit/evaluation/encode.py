@@ -65,6 +65,9 @@ class Encoder:
         if not self.has_heads:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
 
+    def say(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
     @property
     def vocabulary(self) -> int:
         return max(self.flag_model.model.vocab_size, len(self.flag_model.tokenizer))

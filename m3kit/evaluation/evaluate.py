@@ -179,28 +179,29 @@ def _evaluate_model(model, data: EvalFolder, settings) -> dict:
     entry: dict = {"path": model.given}
     with closing(Encoder(model, settings)) as encoder:
         for note in encoder.notes:
-            _say(note)
+            encoder.say(note)
         start = time.monotonic()
         if data.retrieval:
-            entry |= _measure_retrieval(encoder, data.retrieval)
+            entry |= measure_retrieval(encoder, data.retrieval)
         if data.tasks:
-            entry["tasks"] = {name: _measure_task(encoder, name, task) for name, task in data.tasks.items()}
+            entry["tasks"] = {name: measure_task(encoder, name, task) for name, task in data.tasks.items()}
         seconds = time.monotonic() - start
         notes = encoder.notes
     return entry | {"notes": notes, "seconds": round(seconds, 1)}
 
 
-def _measure_retrieval(encoder, data: EvalData) -> dict:
+def measure_retrieval(encoder, data: EvalData) -> dict:
+    """Each score's metrics with an ``Encoder``, or the reason why the model has none."""
     from m3kit.evaluation.scores import Ranker
 
     # Ranker ranks the earlier of two equal passages first: this order is the rule in TIES.
     passage_ids = sorted(data.passages, reverse=True)
     query_ids = list(data.queries)
     model, settings = encoder.model, encoder.settings
-    _say(f"{model.name}: encoding {len(query_ids)} queries with {model.given}")
+    encoder.say(f"{model.name}: encoding {len(query_ids)} queries with {model.given}")
     ranker = Ranker(encoder.queries([data.queries[key] for key in query_ids]), encoder.vocabulary, settings.device)
     for first, ids in _chunks(passage_ids, settings.batch_size):
-        _say(f"{model.name}: encoding passages {first + 1} to {first + len(ids)} of {len(passage_ids)}")
+        encoder.say(f"{model.name}: encoding passages {first + 1} to {first + len(ids)} of {len(passage_ids)}")
         ranker.add(encoder.passages([data.passages[key] for key in ids]))
     rankings = ranker.rankings()
     measured: dict = {}
@@ -213,11 +214,12 @@ def _measure_retrieval(encoder, data: EvalData) -> dict:
     return measured
 
 
-def _measure_task(encoder, name: str, task: Task) -> dict[str, float]:
+def measure_task(encoder, name: str, task: Task) -> dict[str, float]:
+    """A task's metrics with the dense vectors of an ``Encoder``."""
     model, vectors = encoder.model, []
     for first, texts in _chunks(task.texts, encoder.settings.batch_size):
         numbers = f"{first + 1} to {first + len(texts)} of {len(task.texts)}"
-        _say(f"{model.name}: encoding texts {numbers} for {name} with {model.given}")
+        encoder.say(f"{model.name}: encoding texts {numbers} for {name} with {model.given}")
         vectors.append(encoder.dense(texts))
     return task.measure(np.concatenate(vectors))
 

@@ -9,35 +9,60 @@ import warnings
 from pathlib import Path
 
 from transformers import HfArgumentParser
+from transformers.utils import logging as transformers_logging
 
 from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
+from m3kit.training.stopping import Stopped
 
 # They print every setting there is, which run.json holds, and the model's configuration, which lies beside the model.
-WORDY = ("FlagEmbedding.abc.finetune.embedder.AbsRunner", "FlagEmbedding.finetune.embedder.encoder_only.m3.runner")
+# A data set is named when it is described, a checkpoint when it is there.
+WORDY = (
+    "FlagEmbedding.abc.finetune.embedder.AbsRunner",
+    "FlagEmbedding.abc.finetune.embedder.AbsDataset",
+    "FlagEmbedding.finetune.embedder.encoder_only.m3.runner",
+    "FlagEmbedding.finetune.embedder.encoder_only.m3.trainer",
+)
 
 
 def main() -> int:
     for name in WORDY:
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Bars would tear the log apart.
+    transformers_logging.disable_progress_bar()
     # FlagEmbedding's collator gives the tokenizer a length that it has cut to already.
     warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    runner = None
     try:
         parsed = parser.parse_args_into_dataclasses(return_remaining_strings=True)
         model_args, data_args, training_args, unknown = parsed
         if unknown:
             raise KitError(f"the trainer has no argument {' '.join(unknown)}; see python -m m3kit.training --help")
-        Runner(model_args=model_args, data_args=data_args, training_args=training_args).run()
+        runner = Runner(model_args=model_args, data_args=data_args, training_args=training_args)
+        runner.run()
     except (KitError, FileNotFoundError) as error:
-        # Every rank meets the same error; one voice is enough.
-        if os.environ.get("RANK", "0") == "0":
-            print(f"m3kit.training: {error}", file=sys.stderr)
-            if path := os.environ.get("M3KIT_ERROR_FILE"):
-                Path(path).write_text(f"{error}\n", encoding="utf-8")
+        _tell(str(error))
         return 1
+    except Stopped as stopped:
+        _tell(f"{stopped}{_where_it_goes_on(runner)}; run the same command again to go on")
+        return stopped.exit_code
     return 0
+
+
+def _where_it_goes_on(runner: Runner | None) -> str:
+    if runner is None or not runner.trainer.stopped:
+        return ""
+    return f" after step {runner.trainer.state.global_step}, which is saved"
+
+
+def _tell(text: str) -> None:
+    # Every rank meets the same error; one voice is enough.
+    if os.environ.get("RANK", "0") == "0":
+        print(f"m3kit.training: {text}", file=sys.stderr)
+        if path := os.environ.get("M3KIT_ERROR_FILE"):
+            Path(path).write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

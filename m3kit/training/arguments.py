@@ -25,8 +25,8 @@ class DataArguments(AbsEmbedderDataArguments):
     mixing_temperature: float = field(
         default=1.0,
         metadata={
-            "help": "How often each data set comes: its rows to the power of 1/temperature. 1: every row once an epoch; "
-            "larger: small sets more often, large ones less, with as many batches in all."
+            "help": "How often each data set comes: its rows to the power of 1/temperature. 1: every row once an "
+            "epoch; larger: small sets more often, large ones less, with as many batches in all."
         },
     )
 

@@ -169,6 +169,10 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
     for name in names:
         (output_dir / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(copies / name, output_dir / name)
+    # modules.json names a folder with nothing in it.
+    for name in ("1_Pooling", "2_Normalize"):
+        if (checkpoint / name).is_dir():
+            (output_dir / name).mkdir(exist_ok=True)
     for folder in {(output_dir / name).parent for name in names}:
         sync(folder)
     shutil.rmtree(copies, ignore_errors=True)

@@ -146,6 +146,10 @@ class RunRecord:
         record._write()
         return record
 
+    @property
+    def entries(self) -> dict[str, Any]:
+        return self._record
+
     def update(self, **entries: Any) -> None:
         """Keep further entries: what the run found out about itself."""
         self._record |= {"seconds": self._seconds(), **entries}

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
+import math
 from pathlib import Path
-from typing import Any
 
-from FlagEmbedding.abc.finetune.embedder import EmbedderTrainerCallbackForDataRefresh
+import torch
+from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 
 from m3kit.errors import KitError
+from m3kit.evaluation.encode import EncodeSettings
 from m3kit.hub import find_model_folder, missing_heads
+from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.dataset import SameDatasetTrainDataset
+from m3kit.training.evaluation import HeldOut
 from m3kit.training.model import M3Model
-from m3kit.training.run_record import RunRecord, claim_output_dir
+from m3kit.training.resume import differences, refusal
+from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
+from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -23,16 +30,21 @@ logger = logging.getLogger(__name__)
 
 class Runner(EncoderOnlyEmbedderM3Runner):
     def __init__(self, model_args: ModelArguments, data_args: DataArguments, training_args: TrainingArguments):
-        # FlagEmbedding turns a whole batch into one item and sets the batch size to 1: the record keeps what was asked.
         self._settings = {
             **dataclasses.asdict(data_args),
             **dataclasses.asdict(model_args),
             **training_args.to_dict(),
         }
         self._settings.pop("token")
-        self._batch_size = training_args.per_device_train_batch_size
-        if training_args.process_index == 0:
-            claim_output_dir(Path(training_args.output_dir), training_args.overwrite_output_dir)
+        # FlagEmbedding would refuse any folder with something in it: the kit looks at what that is.
+        training_args.do_train = False
+        self.stop = StopRequest()
+        self.stop.install()
+        self.output_dir = Path(training_args.output_dir)
+        self.is_first = training_args.process_index == 0
+        self._resumes = (
+            self.is_first and claim_output_dir(self.output_dir, training_args.overwrite_output_dir) == "resume"
+        )
         super().__init__(model_args, data_args, training_args)
 
     def load_tokenizer_and_model(self):
@@ -41,73 +53,157 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         if self.training_args.unified_finetuning:
             _tell_heads(self.model_args.model_name_or_path)
         tokenizer, model = super().load_tokenizer_and_model()
-        # FlagEmbedding names its class in the middle of this method; the subclass has methods only, no state.
+        # FlagEmbedding names its class in the middle of this method; what the subclass adds has defaults in the class.
         model.__class__ = M3Model
+        model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
+        # A base that was saved in 16 bits is loaded in 16, in which small steps are lost and fp16 cannot be unscaled.
+        if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+            logger.info("The model was saved in 16 bits; it is trained in 32")
+            model.float()
         return tokenizer, model
 
     def load_train_dataset(self):
         if not self.data_args.same_dataset_within_batch:
             logger.warning("same_dataset_within_batch is off: `no_in_batch_neg` in folder names is ignored (D4)")
-            return super().load_train_dataset()
-        train_dataset = SameDatasetTrainDataset(
+        return SameDatasetTrainDataset(
             args=self.data_args,
-            default_batch_size=self._batch_size,
+            default_batch_size=self.training_args.per_device_train_batch_size,
             seed=self.training_args.seed,
             tokenizer=self.tokenizer,
             process_index=self.training_args.process_index,
             num_processes=self.training_args.world_size,
         )
-        # An item is a whole batch, made by a counter in the main process (D8).
-        self.training_args.per_device_train_batch_size = 1
-        self.training_args.dataloader_num_workers = 0
-        return train_dataset
+
+    def load_data_collator(self):
+        # An item is a whole batch of several rows whether or not these come from one data set.
+        mixed, self.data_args.same_dataset_within_batch = self.data_args.same_dataset_within_batch, True
+        try:
+            return super().load_data_collator()
+        finally:
+            self.data_args.same_dataset_within_batch = mixed
 
     def load_trainer(self) -> Trainer:
-        trainer = Trainer(
+        args = self.training_args
+        self._settle_intervals()
+        held_out = self._load_held_out() if args.eval_data else None
+        if held_out:
+            args.metric_for_best_model = held_out.headline(args.unified_finetuning)
+            args.greater_is_better = True
+        return Trainer(
             model=self.model,
-            args=self.training_args,
+            args=args,
             train_dataset=self.train_dataset,
             data_collator=self.data_collator,
             processing_class=self.tokenizer,
+            held_out=held_out,
+            base_folder=Path(self.model_args.model_name_or_path),
+            stop=self.stop,
         )
-        if self.data_args.same_dataset_within_batch:
-            trainer.add_callback(EmbedderTrainerCallbackForDataRefresh(self.train_dataset))
-        return trainer
 
-    def run(self):
-        if self.training_args.process_index != 0:
-            return super().run()
-        data = self._describe_data()
+    def _settle_intervals(self) -> None:
+        """Parts of all steps become numbers of steps, as transformers does later, and then takes them for a change."""
+        args = self.training_args
+        updates = math.ceil(len(self.train_dataset) / args.gradient_accumulation_steps)
+        steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
+        for name in ("eval_steps", "save_steps", "logging_steps"):
+            interval = getattr(args, name)
+            setattr(args, name, max(1, math.ceil(steps * interval) if interval < 1 else int(interval)))
+
+    def _load_held_out(self) -> HeldOut:
+        args, data_args = self.training_args, self.data_args
+        settings = EncodeSettings(
+            query_max_len=data_args.query_max_len,
+            passage_max_len=data_args.passage_max_len,
+            pooling_method=args.sentence_pooling_method,
+            normalize_embeddings=args.normalize_embeddings,
+            query_instruction_for_retrieval=data_args.query_instruction_for_retrieval,
+            device=str(args.device),
+        )
+        held_out = HeldOut(args.eval_data, settings, args.seed)
+        logger.info(held_out.says)
+        return held_out
+
+    def run(self) -> None:
+        """Train from the start, or from the newest intact checkpoint, and put the best model into ``output_dir``.
+
+        Raises ``KitError`` where the run can come to nothing, and ``Stopped`` after the checkpoint of a signal.
+        """
+        record, checkpoint = self._open_record() if self.is_first else (None, None)
+        if self.training_args.world_size > 1:
+            (checkpoint,) = broadcast_object_list([checkpoint])
+        trainer = self.trainer
+        if record:
+            trainer.tell_base = lambda figures: record.update(base=figures)
+        try:
+            trainer.train(resume_from_checkpoint=checkpoint)
+            if trainer.stopped:
+                raise Stopped(trainer.stopped)
+            if record:
+                self._finish(record)
+        except BaseException as error:
+            if record:
+                record.stop(str(error) or type(error).__name__)
+            raise
+
+    def _open_record(self) -> tuple[RunRecord, str | None]:
+        """The run's record, and the checkpoint to go on from. Raises ``KitError`` when it may not go on."""
+        settings, world_size = self._settings, self.training_args.world_size
+        data = self.train_dataset.describe()
         for entry in data:
             logger.info("Data set: %s", ", ".join(f"{name} {value}" for name, value in entry.items()))
-        record = RunRecord(Path(self.training_args.output_dir), self._settings, data, self.training_args.world_size)
-        super().run()
-        losses = [entry["train_loss"] for entry in self.trainer.state.log_history if "train_loss" in entry]
-        record.finish(self.trainer.state.global_step, losses[-1])
+        checkpoint, passed_over = checkpoints.newest_intact(self.output_dir) if self._resumes else (None, [])
+        for sentence in passed_over:
+            self.trainer.train_log.say(f"warning: {sentence}")
+        if not self._resumes or not (checkpoint or passed_over):
+            # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
+            return RunRecord(self.output_dir, settings, data, world_size), None
+        harmless, refused = differences(read_record(self.output_dir), settings, data, world_size)
+        if refused:
+            raise refusal(self.output_dir, refused)
+        step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
+        for change in harmless:
+            self.trainer.train_log.say(f"other than before: {change}")
+        self.trainer.train_log.go_on_from(step)
+        # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
+        checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
+        record = RunRecord.resume(self.output_dir, settings, data, world_size, step, harmless)
+        return record, checkpoint and str(checkpoint)
 
-    def _describe_data(self) -> list[dict[str, Any]]:
-        """For each file: rows, batch, batches an epoch, and the rows that an epoch leaves over (others each time)."""
-        if not self.data_args.same_dataset_within_batch:
-            return [{"rows": len(self.train_dataset)}]
-        described = []
-        data = self.train_dataset
-        for (path, rows), batch, alone in zip(
-            data.file_sizes, data.batch_size_idxs, data.no_in_batch_neg_flags, strict=True
-        ):
-            described.append(
-                {
-                    "path": path,
-                    "rows": rows,
-                    "batch_size_per_device": batch,
-                    "batches_per_epoch": rows // (batch * data.num_processes),
-                    "rows_left_over_per_epoch": rows % (batch * data.num_processes),
-                    "in_batch_negatives": not alone,
-                }
+    def _finish(self, record: RunRecord) -> None:
+        """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""
+        state, log = self.trainer.state, self.trainer.train_log
+        best = state.best_global_step or state.global_step
+        checkpoints.publish(self.output_dir / f"checkpoint-{best}", self.output_dir)
+        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+        if base := record.entries.get("base"):
+            name = f"eval_{self.training_args.metric_for_best_model}"
+            record.update(best={"step": best, name: state.best_metric})
+            log.say(tell_best(name.removeprefix("eval_").replace("_", " "), base[name], state.best_metric, best, state))
+        else:
+            log.say(
+                f"{self.output_dir} holds the model of step {best}, the last; whether it is better was not measured."
             )
-        return described
+        record.finish(state.global_step, sum(losses) / max(len(losses), 1))
+
+
+def tell_best(figure: str, before: float, after: float, step: int, state) -> str:
+    """In a sentence: which step was the best, and whether training helped."""
+    told = f"The best of all checkpoints is that of step {step} of {state.max_steps}: {figure} {after:.3f}, "
+    if after > before:
+        return told + f"and {before:.3f} before training."
+    if after == before:
+        return told + "as before training: it has not helped."
+    return told + f"WORSE than the {before:.3f} before training. Keep the base model; README says what to try."
+
+
+def _best_step(checkpoint: Path | None) -> set[int]:
+    if not checkpoint:
+        return set()
+    best = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["best_global_step"]
+    return {best} - {None}
 
 
 def _tell_heads(folder: str) -> None:

@@ -1,9 +1,12 @@
-"""The small files that make a saved model load in sentence-transformers as it was trained."""
+"""What FlagEmbedding leaves out of a saved model."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+
+from m3kit.hub import HEADS
 
 # FlagEmbedding's name of a pooling method → the key in 1_Pooling/config.json that switches it on.
 POOLING_KEYS = {
@@ -11,6 +14,21 @@ POOLING_KEYS = {
     "mean": "pooling_mode_mean_tokens",
     "last_token": "pooling_mode_lasttoken",
 }
+
+
+def write_model_extras(folder: Path, base_folder: Path | None, **pooling) -> None:
+    """Complete a model saved by FlagEmbedding; ``pooling``: see below.
+
+    ``base_folder`` is given where the heads were not trained: FlagEmbedding saves none then, and whoever loads the
+    model gets random ones without a word (S4). The base's fit the encoder better than that.
+    """
+    # The weights are written for their owner alone: a server under another user could not read them.
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
+    for name in HEADS if base_folder else ():
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, folder / name)
+    # Without these SentenceTransformer(path) falls back to mean pooling without a word (S5).
+    write_sentence_transformers_files(folder, **pooling)
 
 
 def write_sentence_transformers_files(

@@ -1,26 +1,237 @@
-"""FlagEmbedding's M3 trainer, which also writes what sentence-transformers needs."""
+"""FlagEmbedding's M3 trainer that can be stopped and go on, says what it does, and keeps the best checkpoint."""
 
 from __future__ import annotations
 
-import shutil
+import math
+import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Trainer
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, TrainerCallback
 
-from m3kit.training.saving import write_sentence_transformers_files
+from m3kit.training import checkpoints
+from m3kit.training.batches import EpochSampler
+from m3kit.training.disk_space import check_space, explain_failed_save
+from m3kit.training.evaluation import HeldOut
+from m3kit.training.guards import Guard
+from m3kit.training.meter import Meter
+from m3kit.training.saving import write_model_extras
+from m3kit.training.stopping import StopRequest, ignore_signals
+from m3kit.training.train_log import TrainLog
 
 
 class Trainer(EncoderOnlyEmbedderM3Trainer):
+    """``held_out``: what to evaluate with, or None; ``base_folder``: where the weights came from."""
+
+    def __init__(self, *, held_out: HeldOut | None, base_folder: Path, stop: StopRequest, **kwargs) -> None:
+        super().__init__(**kwargs)
+        # What to do with the figures of the model as it is before training, which are measured once a run.
+        self.tell_base: Callable[[dict[str, float]], None] = lambda figures: None
+        self.held_out, self.base_folder, self.stop = held_out, base_folder, stop
+        self.meter = Meter(self.args.device)
+        self.guard = Guard(self.model, mixed_fp16=self.args.fp16)
+        self.train_log = TrainLog(Path(self.args.output_dir)) if self.is_world_process_zero() else None
+        self.gradient_norm: float | None = None
+        self.stopped = 0  # the signal's number, once the step is done and to be the last
+        self._scratch: Path | None = None
+        self.remove_callback(PrinterCallback)
+        self.add_callback(Steps(self))
+
+    # ---- Batches ----
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches made ahead by other processes; which ones, the data set knows by their number alone (S2, D8)."""
+        args = self.args
+        return EpochLoader(
+            self.train_dataset,
+            batch_sampler=EpochSampler(len(self.train_dataset)),
+            collate_fn=self.data_collator,
+            num_workers=args.dataloader_num_workers,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            pin_memory=args.dataloader_pin_memory and args.device.type == "cuda",
+            worker_init_fn=ignore_signals,
+            # Of its own, so that starting an epoch draws nothing from the generator of dropout.
+            generator=torch.Generator().manual_seed(args.seed),
+        )
+
+    # ---- A step ----
+
+    def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
+        self.meter.add(inputs, loss, outputs.parts)
+        return (loss, outputs) if return_outputs else loss
+
+    def _get_grad_norm(self, model, grad_norm=None):
+        norm = super()._get_grad_norm(model, grad_norm)
+        self.gradient_norm = None if norm is None else float(norm)
+        return norm
+
+    def end_step(self) -> None:
+        """After every step: is it still learning, and was it asked to stop? All processes decide alike."""
+        gradients = self.guard.take_gradients()
+        step, (stopped_by, *gradients) = self.meter.reduce([self.stop.number, *gradients])
+        skipped = self.accelerator.optimizer_step_was_skipped
+        loss = step["loss"] / step["micro_batches"]
+        self.guard.check(self.state.global_step, loss, self.gradient_norm, gradients, skipped)
+        if stopped_by:
+            self.control.should_training_stop = self.control.should_save = True
+            self.control.should_evaluate = False
+            # Where several signals came, the processes have summed them up.
+            self.stopped = self.stop.number or signal.SIGTERM
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        self.meter.mark()
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """transformers' figures and the meter's together, to the terminal, the two files and TensorBoard."""
+        if "loss" in logs:
+            logs |= self.meter.figures(self.state.max_steps - self.state.global_step)
+        super().log(logs, start_time)
+        if self.train_log:
+            self.train_log.add(self.state, logs)
+
+    # ---- Evaluating ----
+
+    def evaluate(self, *_, **__) -> dict[str, float]:
+        """Figures of the model as it is, under transformers' names (``eval_…``); by one process, for all."""
+        started = time.monotonic()
+        figures = [None]
+        if self.is_world_process_zero():
+            measured = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
+            figures = [{f"eval_{name}": value for name, value in measured.items()}]
+        if self.args.world_size > 1:
+            broadcast_object_list(figures)
+        (measured,) = figures
+        self.log({**measured, "eval_seconds": time.monotonic() - started})
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        return measured
+
+    def _determine_best_metric(self, metrics, trial) -> bool:
+        is_best = super()._determine_best_metric(metrics, trial)
+        # The best must be there at the end, whenever that is.
+        self.control.should_save = self.control.should_save or is_best
+        return is_best
+
+    # ---- Saving ----
+
+    def _get_output_dir(self, trial) -> str:
+        return str(self._scratch or super()._get_output_dir(trial))
+
+    def _save_checkpoint(self, model, trial) -> None:
+        """As transformers does, but beside, sealed, and renamed when all of it is there."""
+        output_dir, needed = Path(self.args.output_dir), self._checkpoint_bytes()
+        zero = self.is_world_process_zero()
+        try:
+            if zero:
+                checkpoints.clear_scratch(output_dir)
+                check_space(output_dir, needed)
+            self.accelerator.wait_for_everyone()
+            self._scratch = checkpoints.scratch(output_dir)
+            super()._save_checkpoint(model, trial)
+            written = self._scratch / f"checkpoint-{self.state.global_step}"
+            self.accelerator.wait_for_everyone()
+            if zero:
+                checkpoints.seal(written)
+                checkpoints.put_in_place(written, output_dir)
+                keep = {self.state.best_global_step} - {None}
+                checkpoints.rotate(output_dir, self.args.save_total_limit, keep)
+            self.accelerator.wait_for_everyone()
+        except Exception as error:
+            if explained := explain_failed_save(error, output_dir, needed):
+                raise explained from error
+            raise
+        finally:
+            self._scratch = None
+
+    def _checkpoint_bytes(self) -> int:
+        """The weights once, and two moments of Adam for each that is trained, in 32 bits."""
+        parameters = list(self.model.parameters())
+        trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+        # DeepSpeed writes the weights a second time, in a form of its own.
+        copies = 2 if self.is_deepspeed_enabled else 1
+        return 4 * (copies * sum(parameter.numel() for parameter in parameters) + 2 * trained)
+
     def _save(self, output_dir: str | None = None, state_dict=None):
         super()._save(output_dir, state_dict)
-        folder = Path(output_dir or self.args.output_dir)
-        # The weights are written for their owner alone: a server under another user could not read them.
-        shutil.copymode(folder / "config.json", folder / "model.safetensors")
-        # Without these SentenceTransformer(path) falls back to mean pooling without a word (S5).
-        write_sentence_transformers_files(
-            folder,
+        write_model_extras(
+            Path(output_dir or self.args.output_dir),
+            base_folder=None if self.args.unified_finetuning else self.base_folder,
             dimension=self.model.config.hidden_size,
             pooling=self.args.sentence_pooling_method,
             normalize=self.args.normalize_embeddings,
             max_length=min(self.processing_class.model_max_length, self.model.config.max_position_embeddings),
         )
+
+    # ---- Going on ----
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        """All weights or an error: transformers loads none of the encoder's, whose names differ, and warns (S1)."""
+        folder = Path(resume_from_checkpoint)
+        self.model.model.load_state_dict(load_file(folder / "model.safetensors"))
+        if self.args.unified_finetuning:
+            for name in ("colbert_linear", "sparse_linear"):
+                weights = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)
+                getattr(self.model, name).load_state_dict(weights)
+
+    def _load_scaler(self, checkpoint: str | None) -> None:
+        # Who goes on in bf16 because fp16 overflowed has a scale saved, and none to load it into.
+        if getattr(self.accelerator, "scaler", None) is not None:
+            super()._load_scaler(checkpoint)
+
+    def restore_step(self) -> None:
+        """FlagEmbedding's own counter of micro-batches, which it neither saves nor restores (T6)."""
+        epoch, accumulated = len(self.train_dataset), self.args.gradient_accumulation_steps
+        updates = math.ceil(epoch / accumulated)
+        done = self.state.global_step
+        self.model.step = done // updates * epoch + done % updates * accumulated
+
+
+class EpochLoader(DataLoader):
+    """Tells the sampler which epoch it is; accelerate's loader would also deal the batches out over the processes."""
+
+    def set_epoch(self, epoch: int) -> None:
+        self.batch_sampler.set_epoch(epoch)
+
+
+class Steps(TrainerCallback):
+    """Where transformers' loop comes by."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        # A resumed state brings the intervals it was saved with, and would go by these.
+        state.compute_steps(args, state.max_steps)
+        trainer = self.trainer
+        trainer.restore_step()
+        if trainer.held_out and state.global_step == 0:
+            trainer.tell_base(trainer.evaluate())
+        # Who was stopped at a step that was to be evaluated has it still before him.
+        evaluated = any(entry["step"] == state.global_step and "eval_seconds" in entry for entry in state.log_history)
+        if state.global_step and self._evaluates(state) and not evaluated:
+            trainer._determine_best_metric(trainer.evaluate(), trial=None)
+        trainer.stop.patient = True
+        trainer.meter.mark()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_evaluate = self._evaluates(state)
+        control.should_save = control.should_save or state.global_step >= state.max_steps
+        self.trainer.end_step()
+
+    def _evaluates(self, state) -> bool:
+        due = state.global_step >= state.max_steps or state.global_step % state.eval_steps == 0
+        return bool(self.trainer.held_out) and due
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        if self.trainer.train_log and not control.should_training_stop:
+            self.trainer.train_log.end_epoch(state, self.trainer.meter.take_queries())
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.trainer.stop.patient = False

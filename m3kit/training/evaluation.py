@@ -1,0 +1,131 @@
+"""Is it getting better? The model in memory, measured on test data between two steps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from FlagEmbedding.abc.inference import AbsEmbedder
+from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3ModelForInference
+from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
+
+from m3kit.evaluation.beir import EvalData
+from m3kit.evaluation.encode import Encoder, EncodeSettings
+from m3kit.evaluation.evaluate import measure_retrieval, measure_task
+from m3kit.evaluation.folder import read_eval_folder
+from m3kit.evaluation.models import ModelFolder
+from m3kit.evaluation.table import HEADLINE, SCORES, has_scores
+from m3kit.training.model import M3Model
+
+# Enough to tell checkpoints apart, and a minute on a GPU at bge-m3's size. What is left out is said; the evaluation
+# after the training is on everything.
+MAX_QUERIES, MAX_PASSAGES = 200, 2000
+
+
+class HeldOut:
+    """Test data, a sample of it where it is large, and the one figure by which the best checkpoint is chosen."""
+
+    def __init__(self, folder: str, settings: EncodeSettings, seed: int) -> None:
+        data = read_eval_folder(Path(folder))
+        self.settings, self.tasks = settings, data.tasks
+        self.retrieval = data.retrieval and _sample(data.retrieval, seed)
+        self.says = f"Evaluation while training: with {folder}"
+        if self.retrieval is not data.retrieval:
+            self.says += (
+                f" ({len(self.retrieval.queries):,} of {len(data.retrieval.queries):,} queries and "
+                f"{len(self.retrieval.passages):,} of {len(data.retrieval.passages):,} passages)"
+            )
+
+    def measure(self, model: M3Model, tokenizer, autocast) -> dict[str, float]:
+        """nDCG@10 of each score and the figure of each task, by names such as ``hybrid_nDCG@10``."""
+        was_training = model.training
+        encoder = LiveEncoder(model, tokenizer, self.settings)
+        figures: dict[str, float] = {}
+        # Progress bars of FlagEmbedding would tear the log apart.
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), torch.no_grad(), autocast():
+            if self.retrieval:
+                measured = measure_retrieval(encoder, self.retrieval)
+                figures = {
+                    f"{score}_{HEADLINE}": measured[score][HEADLINE] for score in SCORES if has_scores(measured, score)
+                }
+            for name, task in self.tasks.items():
+                figures |= {f"{name}_{metric}": value for metric, value in measure_task(encoder, name, task).items()}
+        model.train(was_training)
+        return figures
+
+    def headline(self, unified: bool) -> str:
+        """The figure to choose by: hybrid, or dense where there are no heads, or the first task's."""
+        if self.retrieval:
+            return f"{'hybrid' if unified else 'dense'}_{HEADLINE}"
+        return {"sts": "sts_Spearman", "classification": "classification_accuracy"}.get(
+            next(iter(self.tasks)), "clustering_V-measure"
+        )
+
+
+def _sample(data: EvalData, seed: int) -> EvalData:
+    """At most MAX_QUERIES queries, with all that is relevant to them among MAX_PASSAGES passages."""
+    if len(data.queries) <= MAX_QUERIES and len(data.passages) <= MAX_PASSAGES:
+        return data
+    random = np.random.default_rng(seed)
+
+    def some(keys: list[str], count: int) -> list[str]:
+        return [keys[number] for number in sorted(random.permutation(len(keys))[: max(count, 0)])]
+
+    queries = some(list(data.queries), MAX_QUERIES)
+    judged = {passage for query in queries for passage in data.qrels[query]}
+    others = some([key for key in data.passages if key not in judged], MAX_PASSAGES - len(judged))
+    kept = judged.union(others)
+    return replace(
+        data,
+        queries={key: data.queries[key] for key in queries},
+        passages={key: text for key, text in data.passages.items() if key in kept},
+        qrels={key: data.qrels[key] for key in queries},
+    )
+
+
+class LiveEncoder(Encoder):
+    """The model that is being trained, encoded with as a saved one would be: by FlagEmbedding's own inference."""
+
+    def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings) -> None:
+        head = model.colbert_linear
+        self.model = ModelFolder("tuned", "memory", Path(), head and head.out_features, None if head else "dense only")
+        self.settings, self.has_heads, self.notes = settings, head is not None, []
+        self.flag_model = LiveEmbedder(model, tokenizer, settings)
+
+    def say(self, text: str) -> None:
+        """Nothing: the log of the training has a line of its own for an evaluation."""
+
+
+class LiveEmbedder(M3Embedder):
+    """FlagEmbedding's inference over modules that are in memory already."""
+
+    def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings) -> None:
+        unified = model.colbert_linear is not None
+        AbsEmbedder.__init__(
+            self,
+            "memory",
+            normalize_embeddings=settings.normalize_embeddings,
+            use_fp16=False,
+            query_instruction_for_retrieval=settings.query_instruction_for_retrieval or None,
+            devices=[settings.device],
+            batch_size=settings.batch_size,
+            query_max_length=settings.query_max_len,
+            passage_max_length=settings.passage_max_len,
+            return_dense=True,
+            return_sparse=unified,
+            return_colbert_vecs=unified,
+        )
+        self.pooling_method, self.tokenizer = settings.pooling_method, tokenizer
+        self.model = EncoderOnlyEmbedderM3ModelForInference(
+            {"model": model.model, "colbert_linear": model.colbert_linear, "sparse_linear": model.sparse_linear},
+            tokenizer=tokenizer,
+            sentence_pooling_method=settings.pooling_method,
+            normalize_embeddings=settings.normalize_embeddings,
+        )
+
+    def stop_self_pool(self):
+        """FlagEmbedding moves the model to the CPU when the embedder goes: this one is still being trained."""
