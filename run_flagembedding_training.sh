@@ -37,7 +37,7 @@ train_data=(                                                # folders or files; 
 eval_data="${EVAL_DATA:-auto}"                              # a folder; auto: eval/ beside the training data, or holdout; none
 holdout="${HOLDOUT:-0.05}"                                  # share of the queries kept back where auto finds no eval/; 0: none
 output_dir="${OUTPUT_DIR:-$KIT_DIR/outputs/test_encoder_only_m3_bge-m3}"
-overwrite_output_dir="${OVERWRITE_OUTPUT_DIR:-False}"       # True deletes the run that output_dir holds
+overwrite_output_dir="${OVERWRITE_OUTPUT_DIR:-False}"       # True deletes the run that output_dir holds; otherwise an unfinished one goes on
 cache_dir="${CACHE_DIR:-}"                                  # where Hub models are kept; empty: the Hub library's place
 entrypoint="${ENTRYPOINT:-m3kit.training}"                  # FlagEmbedding.finetune.embedder.encoder_only.m3: the library as it is
 
@@ -47,6 +47,7 @@ allow_cpu="${ALLOW_CPU:-False}"                             # True trains on the
 precision="${PRECISION:-fp16}"                              # fp16, bf16 (if fp16 gives a loss of 0 or NaN) or fp32
 gradient_checkpointing="${GRADIENT_CHECKPOINTING:-True}"    # less memory, a fifth to a third slower
 negatives_cross_device="${NEGATIVES_CROSS_DEVICE:-True}"    # the other GPUs' passages are negatives too
+unified_negatives_cross_device="${UNIFIED_NEGATIVES_CROSS_DEVICE:-False}"  # for the sparse and ColBERT scores too
 deepspeed="${DEEPSPEED:-$KIT_DIR/ds_stage0.json}"           # a DeepSpeed configuration; none: plain DDP
 
 # ---- The learning -----------------------------------------------------------------------------------------------------
@@ -64,6 +65,7 @@ query_max_len="${QUERY_MAX_LEN:-512}"                       # tokens
 passage_max_len="${PASSAGE_MAX_LEN:-512}"                   # tokens, up to 8192 for bge-m3
 pad_to_multiple_of="${PAD_TO_MULTIPLE_OF:-8}"
 same_dataset_within_batch="${SAME_DATASET_WITHIN_BATCH:-True}"   # needed by the suffix no_in_batch_neg of a folder
+mixing_temperature="${MIXING_TEMPERATURE:-1}"               # 1: every row once an epoch; above: small data sets come more often
 query_instruction_for_retrieval="${QUERY_INSTRUCTION_FOR_RETRIEVAL:-}"  # bge-m3 needs none
 columns="${DATA_COLUMNS:-}"                                 # query=question,positive=answer; Bash keeps COLUMNS for itself
 task="${TASK:-}"                                            # classification or clustering, where no folder's name says it
@@ -84,8 +86,10 @@ knowledge_distillation="${KNOWLEDGE_DISTILLATION:-False}"   # True when the rows
 kd_loss_type="${KD_LOSS_TYPE:-m3_kd_loss}"
 
 # ---- What is kept -----------------------------------------------------------------------------------------------------
-save_steps="${SAVE_STEPS:-1000}"
-logging_steps="${LOGGING_STEPS:-10}"
+save_steps="${SAVE_STEPS:-1000}"                            # between two checkpoints, from which an interrupted run goes on
+save_total_limit="${SAVE_TOTAL_LIMIT:-2}"                   # checkpoints that are kept, the newest, and the best besides
+eval_steps="${EVAL_STEPS:-0.25}"                            # between two evaluations while training; below 1: that part of all steps
+logging_steps="${LOGGING_STEPS:-1}"                         # between two lines of the log
 report_to="${REPORT_TO:-tensorboard}"                       # the curves: tensorboard --logdir OUTPUT_DIR/runs
 
 run_training multi "$@"

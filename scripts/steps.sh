@@ -57,11 +57,17 @@ set_torchrun() {
   torchrun=(torchrun)
   # The folder of PYTHON is first on PATH; in a dry run there may be nothing in it yet.
   have torchrun || [[ ! -x $PYTHON ]] || torchrun=("$PYTHON" -m torch.distributed.run)
-  torchrun+=(--standalone --nproc_per_node "$processes" -m "$entrypoint" --train_data "$@")
+  # After a signal a step is finished and a checkpoint written before the processes go: torchrun would kill them first.
+  torchrun+=(--standalone --nproc_per_node "$processes" --shutdown-timeout 600 -m "$entrypoint" --train_data "$@")
   for name in "${TRAINER_VARIABLES[@]}"; do
     [[ -z ${!name:-} ]] || torchrun+=("--$name" "${!name}")
   done
-  [[ $entrypoint == "$LIBRARY_ENTRYPOINT" ]] || torchrun+=(--overwrite_output_dir "$overwrite_output_dir")
+  if [[ $entrypoint != "$LIBRARY_ENTRYPOINT" ]]; then
+    for name in "${KIT_TRAINER_VARIABLES[@]}"; do
+      [[ -z ${!name:-} ]] || torchrun+=("--$name" "${!name}")
+    done
+    ((${#evaluate[@]} == 0)) || torchrun+=(--eval_data "$eval_data")
+  fi
   [[ $precision == fp32 ]] || torchrun+=("--$precision" True)
   [[ $device != cpu ]] || torchrun+=(--use_cpu True)
   [[ -z $deepspeed ]] || torchrun+=(--deepspeed "$deepspeed")
@@ -137,6 +143,11 @@ train() {
   trap 'rm -rf -- "$scratch"' EXIT
   # The trainer's own sentence about what is wrong, which torchrun buries under a page of its own.
   export M3KIT_ERROR_FILE=$scratch/error
+  if $trained; then
+    step 'Evaluating' "${evaluate[@]}"
+    tell_end
+    return
+  fi
   step 'Preparing the data' "${prepare[@]}" >"$scratch/prepared"
   mapfile -t prepared <"$scratch/prepared"
   if $held_out && ! is_eval_folder "$eval_data"; then
@@ -160,7 +171,9 @@ step() {
   attend "$@" || status=$?
   ((status == 0)) && return
   if [[ -n $caught ]]; then
-    say "$PROGRAM: stopped by a signal while: ${title,}."
+    local saved=''
+    [[ ! -s ${M3KIT_ERROR_FILE:-} ]] || saved=" The trainer: $(<"$M3KIT_ERROR_FILE")."
+    say "$PROGRAM: stopped by a signal while: ${title,}.$saved To go on, run the same command again."
   elif [[ -s ${M3KIT_ERROR_FILE:-} ]]; then
     say "$PROGRAM: this step failed: $title. $(<"$M3KIT_ERROR_FILE")"
   else

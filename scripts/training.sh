@@ -16,15 +16,18 @@ TRAINER_VARIABLES=(
   query_instruction_for_retrieval
   sentence_pooling_method normalize_embeddings temperature unified_finetuning use_self_distill
   self_distill_start_step fix_encoder knowledge_distillation kd_loss_type negatives_cross_device
-  gradient_checkpointing save_steps logging_steps report_to
+  gradient_checkpointing save_steps save_total_limit logging_steps report_to
 )
+# The same, but the untouched library does not know them.
+KIT_TRAINER_VARIABLES=(overwrite_output_dir eval_steps mixing_temperature unified_negatives_cross_device)
 # Settings too, but not the trainer's, or not as they are.
 KIT_VARIABLES=(
   train_data eval_data holdout columns task classification_positives sts_max_score skip_bad_rows strict
-  num_gpus allow_cpu precision entrypoint overwrite_output_dir deepspeed
+  num_gpus allow_cpu precision entrypoint deepspeed "${KIT_TRAINER_VARIABLES[@]}"
 )
 SWITCHES=(
-  overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device dataloader_drop_last fix_encoder
+  overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device unified_negatives_cross_device
+  dataloader_drop_last fix_encoder
   same_dataset_within_batch normalize_embeddings unified_finetuning use_self_distill knowledge_distillation
   skip_bad_rows strict
 )
@@ -40,11 +43,11 @@ run_training() {
   given_train_data=() extra=()
   read_arguments "$@"
   settle_variables
-  guard_output
   settle_device
   settle_precision
   settle_deepspeed
   settle_eval_data
+  guard_output
 
   [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, with which Python cannot work; rename it"
   # The caller's folder is not searched for modules: a datasets.py in it must not stand in for the real one.
@@ -143,15 +146,29 @@ smoke_default() {
   [[ -n ${!in_environment:-} || ${!1} != "$2" ]] || printf -v "$1" %s "$3"
 }
 
+# Sets trained: whether all that is missing is the evaluation. An unfinished run the trainer goes on with.
 guard_output() {
-  local mark
-  is_true "$overwrite_output_dir" && return
-  for mark in "$output_dir"/{run.json,model.safetensors} "$output_dir"/checkpoint-*; do
-    [[ -e $mark ]] || continue
-    mark="$output_dir already holds a training run (${mark##*/}); give another --output_dir, or --overwrite_output_dir True to delete that run"
-    $dry_run || die "$mark"
-    warn "$mark"
-  done
+  local mark held='' record=$output_dir/run.json
+  trained=false
+  ! is_true "$overwrite_output_dir" || return 0
+  if [[ -f $record && $entrypoint != "$LIBRARY_ENTRYPOINT" ]]; then
+    if ! grep -qs '"status": "finished"' "$record"; then
+      say "Output: $output_dir holds a run that was not finished; it goes on."
+    elif [[ -n $eval_data && ! -e $output_dir/metrics.json ]] && is_eval_folder "$eval_data"; then
+      trained=true
+      say "Output: $output_dir holds a finished run; only its evaluation is missing."
+    else
+      held='a finished training run'
+    fi
+  else
+    for mark in "$output_dir"/{run.json,model.safetensors} "$output_dir"/checkpoint-*; do
+      [[ ! -e $mark ]] || held="a training run (${mark##*/})"
+    done
+  fi
+  [[ -n $held ]] || return 0
+  held="$output_dir already holds $held; give another --output_dir, or --overwrite_output_dir True to delete that run"
+  $dry_run || die "$held"
+  warn "$held"
 }
 
 # Sets device, processes and OMP_NUM_THREADS.

@@ -36,7 +36,10 @@ setup() { make_kit; }
     expect fix_encoder False
     expect warmup_steps 0.1
     expect save_steps 1000
-    expect logging_steps 10
+    expect save_total_limit 2
+    expect eval_steps 0.25
+    expect mixing_temperature 1
+    expect logging_steps 1
     expect seed 42
     expect same_dataset_within_batch True
     expect pad_to_multiple_of 8
@@ -134,7 +137,7 @@ setup() { make_kit; }
     expect query_max_len 128
     expect passage_max_len 128
     expect gradient_checkpointing False
-    expect logging_steps 10
+    expect logging_steps 1
     expect overwrite_output_dir True
     expect use_cpu True
     expect_no fp16

@@ -15,6 +15,9 @@ setup() { make_kit; }
   torchrun_words
   [[ " ${words[*]} " == *' -m FlagEmbedding.finetune.embedder.encoder_only.m3 --train_data '*/prepared/retrieval* ]]
   expect_no overwrite_output_dir
+  expect_no eval_data
+  expect_no eval_steps
+  expect_no mixing_temperature
 }
 
 @test "a dry run runs nothing, makes nothing, and can be pasted whole" {
@@ -44,6 +47,7 @@ setup() { make_kit; }
   logged "word my out/prepared/sts [2]"
   logged "environment PYTHONPATH=$KIT OMP_NUM_THREADS=8"
   logged "--models base=BAAI/bge-m3 tuned=my out --eval_data $KIT/example_data/eval"
+  [[ $(grep -A1 '^word --eval_data' "$LOG") == *"word $KIT/example_data/eval" ]]
   [[ $output == 'the table'*'The model is in my out'*'Next'* ]]
 }
 
@@ -85,20 +89,67 @@ setup() { make_kit; }
   says_not 'The model is in'
 }
 
-@test "a folder that holds a run is kept unless it is to be overwritten" {
+# usage: leave_run STATUS [METRICS]    leaves a run with this status in `an out`, evaluated if METRICS is given
+leave_run() {
+  rm -rf 'an out' "$LOG"
+  mkdir -p 'an out'
+  printf '{\n  "status": "%s",\n  "steps": 3\n}\n' "$1" >'an out/run.json'
+  [[ -z ${2:-} ]] || echo >'an out/metrics.json'
+}
+
+@test "a folder that holds a finished run is kept unless it is to be overwritten" {
   gpus 1
-  for mark in run.json model.safetensors checkpoint-12; do
-    rm -rf 'an out' "$LOG"
-    mkdir -p 'an out'
+  leave_run finished evaluated
+  run "$SINGLE" --output_dir 'an out'
+  ((status == 1))
+  says "an out already holds a finished training run"
+  says '--overwrite_output_dir True'
+  [[ ! -e $LOG ]]
+  OVERWRITE_OUTPUT_DIR=true run "$SINGLE" --output_dir 'an out'
+  ((status == 0))
+}
+
+@test "a folder with what this kit does not know is kept" {
+  gpus 1
+  for mark in model.safetensors checkpoint-12; do
+    leave_run none
+    rm 'an out/run.json'
     echo >"an out/$mark"
     run "$SINGLE" --output_dir 'an out'
     ((status == 1))
     says "an out already holds a training run ($mark)"
-    says '--overwrite_output_dir True'
     [[ ! -e $LOG ]]
-    OVERWRITE_OUTPUT_DIR=true run "$SINGLE" --output_dir 'an out'
-    ((status == 0))
   done
+  leave_run running
+  ENTRYPOINT=FlagEmbedding.finetune.embedder.encoder_only.m3 run "$SINGLE" --output_dir 'an out'
+  ((status == 1))
+  says "already holds a training run (run.json)"
+}
+
+@test "an unfinished run goes on" {
+  gpus 1
+  for state in running stopped; do
+    leave_run "$state"
+    run "$SINGLE" --output_dir 'an out'
+    ((status == 0))
+    says 'an out holds a run that was not finished; it goes on'
+    logged 'word m3kit.training'
+  done
+}
+
+@test "a run that was finished but not evaluated is evaluated" {
+  gpus 1
+  leave_run finished
+  run "$SINGLE" --output_dir 'an out' --eval_data "$KIT/example_data/eval"
+  ((status == 0))
+  says 'only its evaluation is missing'
+  logged 'm3kit evaluate'
+  run grep -c 'torchrun\|prepare' "$LOG"
+  ((status == 1))
+  leave_run finished
+  run "$SINGLE" --output_dir 'an out' --eval_data none
+  ((status == 1))
+  says 'already holds a finished training run'
 }
 
 # usage: stop_training SIGNAL…    starts a script, sends it the signals once it trains, leaves its status in status
@@ -124,6 +175,7 @@ stop_training() {
   [[ $(grep -c 'got TERM' "$LOG") == 1 ]]
   logged saved
   says 'stopped by a signal'
+  says 'To go on, run the same command again.'
   run grep -c evaluate "$LOG"
   ((status == 1))
 }
@@ -263,5 +315,5 @@ ensure() {
   rm "$KIT/.venv/bin/torchrun" "$LOG"
   run "$SINGLE" --output_dir out
   ((status == 0))
-  logged 'python -m torch.distributed.run --standalone --nproc_per_node 1 -m m3kit.training'
+  logged 'python -m torch.distributed.run --standalone --nproc_per_node 1 --shutdown-timeout 600 -m m3kit.training'
 }
