@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -106,36 +107,46 @@ def test_the_harness_tells_models_apart(starter):
 # Two processes: negatives across devices
 
 RANKS, ROWS = 2, 3
-# Where FlagEmbedding is right, and what it is compared with. Each has: settings, a teacher or not, and sub-batches.
+
+
+class Case(NamedTuple):
+    settings: dict
+    teacher: bool = False
+    sub_batch_size: int = -1
+    alone: bool = False  # without in-batch negatives
+
+
+SHARED = {"use_self_distill": True, "unified_negatives_cross_device": True}
+# Where FlagEmbedding is right, and what it is compared with.
 PLAIN_CASES = {
-    f"{'unified' if unified else 'dense'} {teacher} {'distilled' if distilled else ''}".strip(): (
-        settings_for(teacher=teacher, unified_finetuning=unified, use_self_distill=distilled),
-        bool(teacher),
-        -1,
+    f"{'unified' if unified else 'dense'} {teacher} {'distilled' if distilled else ''}".strip(): Case(
+        settings_for(teacher=teacher, unified_finetuning=unified, use_self_distill=distilled), bool(teacher)
     )
     for unified, distilled in [(False, False), (True, False), (True, True)]
     for teacher in TEACHERS
-} | {"dense in sub-batches": (settings_for(unified_finetuning=False), False, 2)}
+} | {
+    "dense in sub-batches": Case(settings_for(unified_finetuning=False), sub_batch_size=2),
+    "dense and the group alone": Case(settings_for(unified_finetuning=False), alone=True),
+}
 SHARED_CASES = {
-    f"{teacher} {sub_batch_size}": (
-        settings_for(
-            teacher=teacher, unified_finetuning=True, use_self_distill=True, unified_negatives_cross_device=True
-        ),
-        bool(teacher),
-        sub_batch_size,
-    )
+    f"{teacher} {sub_batch_size}": Case(settings_for(teacher=teacher, **SHARED), bool(teacher), sub_batch_size)
     for teacher in TEACHERS
     for sub_batch_size in (-1, 2)
-}
+} | {"dense": Case(settings_for(unified_finetuning=False, **SHARED), True)}
+ALONE_CASE = Case(settings_for(**SHARED), True, alone=True)
+
+
+def all_rows(case):
+    """Of all processes. The first has the longest passage and the second the longest query."""
+    return make_rows(RANKS * ROWS, 3, case.teacher, seed=1)
 
 
 def one_rank(rank, starter, cls, case, dtype):
     """(what this process's gradients are, what they are once the processes have averaged them)"""
-    settings, teacher, sub_batch_size = case
-    settings = settings | {"negatives_cross_device": True, "sub_batch_size": sub_batch_size}
+    settings = case.settings | {"negatives_cross_device": True, "sub_batch_size": case.sub_batch_size}
     model = DistributedDataParallel(load(cls, starter, dtype, **settings))
-    rows = make_rows(RANKS * ROWS, 3, teacher).some(rank * ROWS, (rank + 1) * ROWS)
-    batch = collate(model.module, rows, sub_batch_size=sub_batch_size)
+    rows = all_rows(case).some(rank * ROWS, (rank + 1) * ROWS)
+    batch = collate(model.module, rows, case.alone, sub_batch_size=case.sub_batch_size)
     with model.no_sync():
         own = losses_and_gradients(model, batch)
     return own, losses_and_gradients(model, batch)
@@ -147,7 +158,7 @@ def all_cases(rank, starter):
         for name, case in PLAIN_CASES.items()
     }
     shared = {name: one_rank(rank, starter, M3Model, case, torch.float64) for name, case in SHARED_CASES.items()}
-    return plain, shared
+    return plain, shared, one_rank(rank, starter, M3Model, ALONE_CASE, torch.float64)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +169,7 @@ def crossed(starter, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", PLAIN_CASES)
 def test_negatives_across_devices(crossed, case):
-    for plain, _ in crossed:
+    for plain, *_ in crossed:
         for expected, found in zip(*plain[case], strict=True):
             assert_same(found, expected)
 
@@ -166,15 +177,14 @@ def test_negatives_across_devices(crossed, case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", SHARED_CASES)
 def test_t5_all_scores_across_devices_are_those_of_one_process(starter, crossed, case):
-    settings, teacher, _ = SHARED_CASES[case]
-    alone = load(M3Model, starter, torch.float64, **settings)
-    rows = make_rows(RANKS * ROWS, 3, teacher)
-    lengths = [collate(alone, rows.some(start, start + ROWS))["passages"]["input_ids"].shape[1] for start in (0, ROWS)]
-    assert lengths[0] != lengths[1], "nothing to pad"
-    expected = losses_and_gradients(alone, collate(alone, rows))
-    own, averaged = zip(*(shared[case] for _, shared in crossed), strict=True)
-    together = mean(own)
-    for outcome in (together, *averaged):
+    one_process = load(M3Model, starter, torch.float64, **SHARED_CASES[case].settings)
+    rows = all_rows(SHARED_CASES[case])
+    for name in ("queries", "passages"):
+        parts = (collate(one_process, rows.some(start, start + ROWS))[name]["input_ids"] for start in (0, ROWS))
+        assert len({part.shape[1] for part in parts}) == RANKS, "nothing to pad"
+    expected = losses_and_gradients(one_process, collate(one_process, rows))
+    own, averaged = zip(*(shared[case] for _, shared, _ in crossed), strict=True)
+    for outcome in (mean(own), *averaged):
         # Each process has the gradients of its own texts alone.
         times_ranks = {name: g if g is None else RANKS * g for name, g in outcome.gradients.items()}
         assert_same(outcome._replace(gradients=times_ranks), expected, 1e-9)
@@ -184,11 +194,21 @@ def test_t5_all_scores_across_devices_are_those_of_one_process(starter, crossed,
 
 
 @pytest.mark.slow
+def test_t5_without_in_batch_negatives_there_are_none_across_devices(starter, crossed):
+    one_process = load(M3Model, starter, torch.float64, **ALONE_CASE.settings)
+    expected = losses_and_gradients(one_process, collate(one_process, all_rows(ALONE_CASE), alone=True))
+    own, averaged = zip(*(alone for *_, alone in crossed), strict=True)
+    assert own[0].loss != own[1].loss
+    assert_same(mean(own), expected, 1e-9)
+    assert_same(mean(averaged), expected, 1e-9)
+
+
+@pytest.mark.slow
 def test_t5_flagembedding_shares_dense_negatives_alone(starter, crossed):
-    settings, _, _ = PLAIN_CASES["unified None distilled"]
-    alone = load(M3Model, starter, **settings)
-    expected = losses_and_gradients(alone, collate(alone, make_rows(RANKS * ROWS, 3)))
-    for plain, _ in crossed:
+    case = PLAIN_CASES["unified None distilled"]
+    one_process = load(M3Model, starter, **case.settings)
+    expected = losses_and_gradients(one_process, collate(one_process, all_rows(case)))
+    for plain, *_ in crossed:
         ((found, _), _) = plain["unified None distilled"]
         apart = differences(found, expected)
         assert apart["loss of dense"] < 1e-5
