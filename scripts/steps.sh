@@ -171,9 +171,9 @@ step() {
   attend "$@" || status=$?
   ((status == 0)) && return
   if [[ -n $caught ]]; then
-    local saved=''
-    [[ ! -s ${M3KIT_ERROR_FILE:-} ]] || saved=" The trainer: $(<"$M3KIT_ERROR_FILE")."
-    say "$PROGRAM: stopped by a signal while: ${title,}.$saved To go on, run the same command again."
+    local told='to go on, run the same command again'
+    [[ ! -s ${M3KIT_ERROR_FILE:-} ]] || told=$(<"$M3KIT_ERROR_FILE")
+    say "$PROGRAM: stopped by a signal while: ${title,}; $told."
   elif [[ -s ${M3KIT_ERROR_FILE:-} ]]; then
     say "$PROGRAM: this step failed: $title. $(<"$M3KIT_ERROR_FILE")"
   else

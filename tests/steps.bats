@@ -175,7 +175,7 @@ stop_training() {
   [[ $(grep -c 'got TERM' "$LOG") == 1 ]]
   logged saved
   says 'stopped by a signal'
-  says 'To go on, run the same command again.'
+  says 'to go on, run the same command again.'
   run grep -c evaluate "$LOG"
   ((status == 1))
 }

@@ -14,6 +14,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from m3kit.training import checkpoints
 from m3kit.training.batches import EpochSampler
@@ -136,8 +137,12 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
             self._scratch = checkpoints.scratch(output_dir)
             super()._save_checkpoint(model, trial)
             written = self._scratch / f"checkpoint-{self.state.global_step}"
+            # It would be the path where the best was being written, and at the end transformers may delete all others;
+            # the runner knows the best by its step.
+            self.state.best_model_checkpoint = None
             self.accelerator.wait_for_everyone()
             if zero:
+                self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                 checkpoints.seal(written)
                 checkpoints.put_in_place(written, output_dir)
                 keep = {self.state.best_global_step} - {None}
@@ -187,10 +192,12 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
 
     def restore_step(self) -> None:
         """FlagEmbedding's own counter of micro-batches, which it neither saves nor restores (T6)."""
-        epoch, accumulated = len(self.train_dataset), self.args.gradient_accumulation_steps
-        updates = math.ceil(epoch / accumulated)
-        done = self.state.global_step
-        self.model.step = done // updates * epoch + done % updates * accumulated
+        epochs, steps = divmod(self.state.global_step, self.steps_per_epoch)
+        self.model.step = epochs * len(self.train_dataset) + steps * self.args.gradient_accumulation_steps
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.train_dataset) / self.args.gradient_accumulation_steps)
 
 
 class EpochLoader(DataLoader):
@@ -230,7 +237,7 @@ class Steps(TrainerCallback):
         return bool(self.trainer.held_out) and due
 
     def on_epoch_end(self, args, state, control, **kwargs):
-        if self.trainer.train_log and not control.should_training_stop:
+        if self.trainer.train_log and state.global_step % self.trainer.steps_per_epoch == 0:
             self.trainer.train_log.end_epoch(state, self.trainer.meter.take_queries())
 
     def on_train_end(self, args, state, control, **kwargs):
