@@ -175,10 +175,11 @@ class Runner(EncoderOnlyEmbedderM3Runner):
     def _finish(self, record: RunRecord) -> None:
         """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""
         state, log = self.trainer.state, self.trainer.train_log
-        best = state.best_global_step or state.global_step
+        base = record.entries.get("base") if self.trainer.held_out else None
+        best = state.best_global_step if base else state.global_step
         checkpoints.publish(self.output_dir / f"checkpoint-{best}", self.output_dir)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-        if base := record.entries.get("base"):
+        if base:
             name = f"eval_{self.training_args.metric_for_best_model}"
             record.update(best={"step": best, name: state.best_metric})
             log.say(tell_best(name.removeprefix("eval_").replace("_", " "), base[name], state.best_metric, best, state))
