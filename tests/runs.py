@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
-import shutil
 import signal
 import socket
 import sys
@@ -157,7 +156,3 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 def losses(folder: Path) -> dict[int, float]:
     return {row["step"]: row["loss"] for row in read_jsonl(folder / "train_log.jsonl") if "loss" in row}
-
-
-def move_away(output: Path) -> None:
-    shutil.rmtree(output)

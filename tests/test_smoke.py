@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import KIT
@@ -47,7 +49,29 @@ def test_smoke_ends_with_a_better_model(tmp_path, script, ranks):
     # Run again, the folder is not overwritten unless that is asked for.
     again = run(script, "--smoke", "--overwrite_output_dir", "False", OUTPUT_DIR=str(output))
     assert again.returncode == 1
-    assert "already holds a training run" in again.stderr
+    assert "already holds a finished training run" in again.stderr
+
+
+def test_stopped_by_a_signal_the_same_command_goes_on(tmp_path):
+    output = tmp_path / "out"
+    words = [KIT / SINGLE, "--smoke", "--overwrite_output_dir", "False", "--max_steps", "30", "--output_dir", output]
+    environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": ""}
+    with open(tmp_path / "said", "w") as said:
+        script = subprocess.Popen([*map(str, words)], stdout=said, stderr=said, env=environment)
+        log = output / "train.log"
+        while script.poll() is None and not (log.exists() and "step 4/30" in log.read_text("utf-8")):
+            time.sleep(0.05)
+        script.terminate()
+        assert script.wait() == 143
+    last = (tmp_path / "said").read_text("utf-8").strip().split("\n")[-1]
+    step = int(re.search(r"stopped by SIGTERM after step (\d+), which is saved; run the same command", last)[1])
+    assert step < 30
+    again = run(SINGLE, *words[1:])
+    assert again.returncode == 0, again.stderr[-5000:]
+    assert "holds a run that was not finished; it goes on" in again.stderr
+    assert f"Going on from step {step}." in again.stderr
+    assert json.loads((output / "run.json").read_text())["resumed"][0]["from_step"] == step
+    assert "nDCG@10 of the hybrid score" in again.stdout
 
 
 def test_the_untouched_library_trains_on_the_same_prepared_files(tmp_path):

@@ -54,9 +54,8 @@ class Meter:
     def reduce(self, extra: list[torch.Tensor | float]) -> tuple[dict[str, float], list[float]]:
         """End of a step: its totals, and ``extra``, summed over all processes: one exchange for all."""
         values = [*self.step_totals.values(), *extra]
-        vector = torch.stack([torch.as_tensor(value, dtype=torch.float64, device="cpu") for value in values])
+        vector = torch.stack([torch.as_tensor(value, dtype=torch.float64, device=self.device) for value in values])
         if dist.is_initialized() and dist.get_world_size() > 1:
-            vector = vector.to(self.device)
             dist.all_reduce(vector)
         summed = vector.tolist()
         step = dict(zip(self.step_totals, summed, strict=False))

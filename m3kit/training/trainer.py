@@ -83,7 +83,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         if stopped_by:
             self.control.should_training_stop = self.control.should_save = True
             self.control.should_evaluate = False
-            # Where several signals came, the processes have summed them up.
+            # It may have come to another process only.
             self.stopped = self.stop.number or signal.SIGTERM
 
     def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
