@@ -184,6 +184,31 @@ def test_t3_one_sub_batch_at_a_time_takes_memory(starter, unified):
         assert growth(Plain, starter, unified, 2) > undivided / 2
 
 
+@pytest.mark.parametrize("size", [0, -1, -2, None])
+def test_t3_sizes_that_divide_nothing(starter, size):
+    model = load(M3Model, starter, sub_batch_size=size)
+    assert model(**collate(model, make_rows(2, 2), sub_batch_size=size)).loss > 0
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_t3_vectors_stand_where_the_tokenizer_puts_the_tokens(starter, side):
+    model = load(M3Model, starter, torch.float64, sentence_pooling_method="last_token")
+    model.tokenizer.padding_side = side
+    whole, divided = (
+        model.encode(collate(model, make_rows(4, 3), sub_batch_size=size)["passages"]) for size in (-1, 2)
+    )
+    torch.testing.assert_close(divided.dense, whole.dense)
+    torch.testing.assert_close(divided.sparse, whole.sparse)
+    apart = (divided.colbert - whole.colbert).norm(dim=-1) > 1e-9
+    if side == "right":
+        assert not apart.any()
+    else:
+        # Of the longest text of a sub-batch FlagEmbedding leaves out the first token.
+        assert 0 < apart.sum() <= 6
+        assert apart.sum(dim=1).max() == 1
+        assert not divided.colbert[apart].any()
+
+
 # What forward gives
 
 
@@ -214,3 +239,25 @@ def test_outside_of_training_there_is_no_loss_and_no_step(starter, unified, sub_
     assert output.loss is None
     assert output.parts is None
     assert model.step == 0
+
+
+def test_the_output_can_be_made_anew(starter):
+    """As accelerate does in mixed precision, to turn the loss into 32 bits."""
+    model = load(M3Model, starter)
+    output = model(**collate(model, make_rows(2, 2)))
+    again = type(output)(dict(output))
+    assert again.loss is output.loss
+    assert list(again.parts) == KINDS
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_teachers_loss_that_there_is_not(starter, alone):
+    model = load(M3Model, starter, kd_loss_type="no_such_loss")
+    with pytest.raises(ValueError, match="no_such_loss"):
+        model(**collate(model, make_rows(2, 3, teacher=True), alone))
+
+
+def test_scores_of_a_teacher_for_other_passages(starter):
+    model = load(M3Model, starter)
+    with pytest.raises(RuntimeError, match="invalid for input of size 3"):
+        model(**collate(model, make_rows(2, 3)) | {"teacher_scores": [0.5, 0.1, 0.2]})

@@ -59,7 +59,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         group_size = len(p.dense) // len(q.dense)
         q_mask, teacher = self._get_queries_attention_mask(queries), None
         if teacher_scores is not None:
-            teacher = torch.tensor(teacher_scores, device=q.dense.device).view(-1, group_size).softmax(dim=-1)
+            teacher = torch.tensor(teacher_scores, device=q.dense.device).view(len(q.dense), group_size).softmax(dim=-1)
         crossed = self.negatives_cross_device and not no_in_batch_neg_flag
         if crossed and self.unified_negatives_cross_device:
             q, p = self._gather(q), self._gather(p)
