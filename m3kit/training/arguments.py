@@ -50,6 +50,13 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         default=False,
         metadata={"help": "With negatives_cross_device: share negatives for sparse, ColBERT and ensemble too (T5)."},
     )
+    sub_batch_tokens: int = field(
+        default=16384,
+        metadata={
+            "help": "Padded tokens that are encoded at once: a batch of more is encoded in parts of at most so many, "
+            "each computed again for its gradients."
+        },
+    )
     eval_data: str | None = field(
         default=None,
         metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
@@ -64,6 +71,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bar."})
 
     def __post_init__(self):
+        if not (isinstance(self.sub_batch_tokens, int) and self.sub_batch_tokens > 0):
+            raise KitError(f"sub_batch_tokens is a whole number above 0, not {self.sub_batch_tokens}")
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False

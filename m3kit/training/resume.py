@@ -47,6 +47,7 @@ FREE = (
     "cache_path",
     "gradient_checkpointing*",
     "sub_batch_size",
+    "sub_batch_tokens",
     "pad_to_multiple_of",
     "fp16*",
     "bf16*",
