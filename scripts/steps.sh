@@ -68,7 +68,10 @@ set_torchrun() {
     done
     ((${#evaluate[@]} == 0)) || torchrun+=(--eval_data "$eval_data")
   fi
-  [[ $precision == fp32 ]] || torchrun+=("--$precision" True)
+  case $precision in
+    auto) torchrun+=(--precision auto) ;;
+    fp16 | bf16) torchrun+=("--$precision" True) ;;
+  esac
   [[ $device != cpu ]] || torchrun+=(--use_cpu True)
   [[ -z $deepspeed ]] || torchrun+=(--deepspeed "$deepspeed")
   torchrun+=("${extra[@]}")

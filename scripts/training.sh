@@ -19,7 +19,9 @@ TRAINER_VARIABLES=(
   gradient_checkpointing save_steps save_total_limit logging_steps report_to
 )
 # The same, but the untouched library does not know them.
-KIT_TRAINER_VARIABLES=(overwrite_output_dir eval_steps mixing_temperature unified_negatives_cross_device)
+KIT_TRAINER_VARIABLES=(
+  overwrite_output_dir eval_steps mixing_temperature unified_negatives_cross_device sub_batch_tokens
+)
 # Settings too, but not the trainer's, or not as they are.
 KIT_VARIABLES=(
   train_data eval_data holdout columns task classification_positives sts_max_score skip_bad_rows strict
@@ -131,7 +133,7 @@ settle_variables() {
     printf -v "$name" %s "${given[$name]}"
   done
   output_dir=${output_dir%/}
-  [[ $precision == @(fp16|bf16|fp32) ]] || die "precision is fp16, bf16 or fp32, not '$precision'"
+  [[ $precision == @(auto|fp16|bf16|fp32) ]] || die "precision is auto, fp16, bf16 or fp32, not '$precision'"
   [[ $num_gpus == auto || $num_gpus =~ ^[1-9][0-9]*$ ]] || die "num_gpus is a number or auto, not '$num_gpus'"
   [[ $per_device_train_batch_size =~ ^[1-9][0-9]*$ ]] ||
     die "per_device_train_batch_size is a whole number above 0, not '$per_device_train_batch_size'"
@@ -222,6 +224,8 @@ settle_precision() {
   if [[ $device == cpu && $precision == fp16 ]]; then
     precision=fp32
     say 'Precision: fp32, for fp16 does not train on a CPU.'
+  elif [[ $precision == auto && $entrypoint == "$LIBRARY_ENTRYPOINT" ]]; then
+    die "precision is auto, which the untouched library (entrypoint) does not know; give --precision bf16, fp16 or fp32"
   fi
 }
 

@@ -108,7 +108,38 @@ setup() { make_kit; }
   says 'no DeepSpeed configuration nowhere.json'
 }
 
-@test "precision: three names, and the trainer's own argument replaces it" {
+@test "precision auto: the trainer decides, for it knows the device, on a GPU and on a CPU" {
+  gpus 1
+  run --separate-stderr "$SINGLE" --dry-run --precision auto
+  ((status == 0))
+  torchrun_words
+  expect precision auto
+  expect_no fp16
+  expect_no bf16
+  gpus 0
+  ALLOW_CPU=true PRECISION=auto run --separate-stderr "$MULTI" --dry-run
+  ((status == 0))
+  torchrun_words
+  expect precision auto
+  expect use_cpu True
+  expect_no bf16
+  [[ $stderr != *'fp16 does not train'* ]]
+}
+
+@test "precision auto: not for the untouched library, and an argument of the trainer replaces it" {
+  gpus 1
+  export ENTRYPOINT=FlagEmbedding.finetune.embedder.encoder_only.m3
+  run "$SINGLE" --dry-run --precision auto
+  ((status == 1))
+  says 'does not know; give --precision bf16, fp16 or fp32'
+  run --separate-stderr "$SINGLE" --dry-run --precision auto --bf16 True
+  ((status == 0))
+  torchrun_words
+  expect bf16 True
+  expect_no precision
+}
+
+@test "precision: four names, and the trainer's own argument replaces it" {
   gpus 1
   run --separate-stderr "$SINGLE" --dry-run --precision fp32
   torchrun_words
@@ -120,7 +151,7 @@ setup() { make_kit; }
   expect_no fp16
   run "$SINGLE" --dry-run --precision half
   ((status == 1))
-  says 'fp16, bf16 or fp32'
+  says 'auto, fp16, bf16 or fp32'
 }
 
 @test "threads: the cores shared out, unless set" {

@@ -18,6 +18,8 @@ setup() { make_kit; }
   expect_no eval_data
   expect_no eval_steps
   expect_no mixing_temperature
+  expect_no sub_batch_tokens
+  expect fp16 True
 }
 
 @test "a dry run runs nothing, makes nothing, and can be pasted whole" {

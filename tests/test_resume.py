@@ -49,6 +49,8 @@ def test_the_same_again_has_no_differences(tmp_path, record):
 
 FREE = {
     "bf16": ("True", "bf16 True instead of False"),
+    "precision": ("bf16", "bf16 True instead of False"),
+    "attn_implementation": ("eager", "attn_implementation eager instead of auto"),
     "tf32": ("False", "tf32 False instead of None"),
     "save_steps": ("7", "save_steps 7 instead of 500"),
     "save_total_limit": ("1", "save_total_limit 1 instead of None"),
@@ -68,6 +70,7 @@ FREE = {
         "gradient_checkpointing_kwargs {'use_reentrant': False} instead of None",
     ),
     "sub_batch_size": ("4", "sub_batch_size 4 instead of None"),
+    "sub_batch_tokens": ("4096", "sub_batch_tokens 4096 instead of 16384"),
     "pad_to_multiple_of": ("8", "pad_to_multiple_of 8 instead of None"),
     "ddp_timeout": ("60", "ddp_timeout 60 instead of 1800"),
     "ddp_find_unused_parameters": ("True", "ddp_find_unused_parameters True instead of False"),
@@ -137,6 +140,9 @@ def test_every_setting_of_flagembedding_and_the_kit_that_may_change_is_known(tmp
         "cache_path",
         "pad_to_multiple_of",
         "sub_batch_size",
+        "sub_batch_tokens",
+        "precision",
+        "attn_implementation",
         "eval_data",
         "overwrite_output_dir",
     }

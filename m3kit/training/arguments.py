@@ -12,6 +12,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
 )
 
 from m3kit.errors import KitError
+from m3kit.training.precision import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
 
@@ -50,6 +51,20 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         default=False,
         metadata={"help": "With negatives_cross_device: share negatives for sparse, ColBERT and ensemble too (T5)."},
     )
+    precision: str | None = field(
+        default=None,
+        metadata={
+            "help": "bf16, fp16 or fp32, as --bf16 and --fp16 say it too; auto: bf16 where the device computes it "
+            "natively, otherwise fp16 on a GPU and fp32 on a CPU."
+        },
+    )
+    attn_implementation: str = field(
+        default="auto",
+        metadata={
+            "help": "The kernel of attention: flash_attention_2, sdpa or eager; auto: the first of these that machine, "
+            "precision and model have."
+        },
+    )
     sub_batch_tokens: int = field(
         default=16384,
         metadata={
@@ -73,6 +88,12 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     def __post_init__(self):
         if not (isinstance(self.sub_batch_tokens, int) and self.sub_batch_tokens > 0):
             raise KitError(f"sub_batch_tokens is a whole number above 0, not {self.sub_batch_tokens}")
+        # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
+        device = device_to_train_on(self.use_cpu)
+        self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)
+        self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        # Otherwise transformers takes bf16 for that of a GPU, and refuses it.
+        self.use_cpu = device == "cpu"
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters = False

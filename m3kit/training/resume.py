@@ -30,6 +30,8 @@ UNSAID = (
     "do_predict",
     "debug",
     "skip_memory_metrics",
+    # fp16 and bf16 say it.
+    "precision",
 )
 # How, not what, the model learns: these may change from one part of a run to the next, and that is told.
 FREE = (
@@ -52,6 +54,7 @@ FREE = (
     "fp16*",
     "bf16*",
     "tf32",
+    "attn_implementation",
     "use_cpu",
     "ddp_*",
     "torch_compile*",

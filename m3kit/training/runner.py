@@ -17,6 +17,7 @@ from m3kit.evaluation.encode import EncodeSettings
 from m3kit.hub import find_model_folder, missing_heads
 from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.training.attention import set_attention
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.model import M3Model
@@ -63,6 +64,9 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
             model.float()
+        args = self.training_args
+        logger.info(args.precision_told)
+        logger.info(set_attention(model.model, args.attn_implementation, args.device.type, args.precision))
         return tokenizer, model
 
     def load_train_dataset(self):

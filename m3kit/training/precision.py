@@ -1,0 +1,72 @@
+"""In how many bits a run computes: as asked, or as its device does natively. The weights are kept in 32 throughout."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from m3kit.errors import KitError
+
+NAMES = ("auto", "bf16", "fp16", "fp32")
+# From here on (Ampere) a GPU has circuits for bfloat16, and flash-attn has kernels. Older ones emulate it, slowly.
+CAPABILITY = (8, 0)
+
+
+def settle_precision(asked: str | None, fp16: bool, bf16: bool, device: str) -> tuple[str, str]:
+    """The precision, and a sentence about it for the log. ``asked`` may be None: then the two switches tell.
+
+    Raises ``KitError`` where these contradict one another, or ask for what ``device`` (cpu, cuda, …) does not do.
+    """
+    switched = [name for name, on in (("fp16", fp16), ("bf16", bf16)) if on]
+    if asked not in (None, *NAMES):
+        raise KitError(f"precision is auto, bf16, fp16 or fp32, not {asked!r}")
+    if len(switched) == 2:
+        raise KitError("--fp16 and --bf16 exclude each other; give one of them, or --precision auto")
+    if asked and switched and switched != [asked]:
+        raise KitError(f"--precision {asked} and --{switched[0]} True contradict each other; leave one of them out")
+    if asked == "auto":
+        return _native_precision(device)
+    precision = asked or (switched[0] if switched else "fp32")
+    if precision == "fp16" and device == "cpu":
+        raise KitError("fp16 does not train on a CPU; give --precision fp32, or auto")
+    told = f"Precision: {precision}" + (", as asked" if asked or switched else "")
+    if precision == "bf16" and device in ("cpu", "cuda") and not computes_bf16(device):
+        if device == "cuda":
+            raise KitError(f"bf16 is not native to {_named(device)}; give --precision fp16, or auto")
+        told += f"; it is not native to {_named(device)}, and slow there"
+    return precision, told
+
+
+def device_to_train_on(use_cpu: bool) -> str:
+    """Its type: cpu, cuda, …"""
+    accelerator = None if use_cpu else torch.accelerator.current_accelerator(check_available=True)
+    return accelerator.type if accelerator else "cpu"
+
+
+def computes_bf16(device: str) -> bool:
+    """Whether by circuits made for it."""
+    if device == "cuda":
+        return weakest_gpu()[0] >= CAPABILITY
+    found = torch.cpu.get_capabilities() if device == "cpu" else {}
+    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+
+
+def weakest_gpu() -> tuple[tuple[int, int], str]:
+    """Compute capability and name of the least able of those that are trained on, for all must compute alike."""
+    count = torch.cuda.device_count()
+    used = range(min(count, int(os.environ.get("LOCAL_WORLD_SIZE", count))))
+    return min((torch.cuda.get_device_capability(number), torch.cuda.get_device_name(number)) for number in used)
+
+
+def _native_precision(device: str) -> tuple[str, str]:
+    if computes_bf16(device):
+        return "bf16", f"Precision: bf16, which is native to {_named(device)}"
+    precision = "fp16" if device == "cuda" else "fp32"
+    return precision, f"Precision: {precision}, for bf16 is not native to {_named(device)}"
+
+
+def _named(device: str) -> str:
+    if device == "cuda":
+        return f"this GPU ({weakest_gpu()[1]})"
+    return "these cores" if device == "cpu" else f"this device ({device})"
