@@ -44,7 +44,7 @@ entrypoint="${ENTRYPOINT:-m3kit.training}"                  # FlagEmbedding.fine
 # ---- The machine ------------------------------------------------------------------------------------------------------
 num_gpus="${NUM_GPUS:-auto}"                                # auto: all; for one there is run_flagembedding_training_single_gpu.sh
 allow_cpu="${ALLOW_CPU:-False}"                             # True trains on the CPU where there is no GPU: very slow
-precision="${PRECISION:-fp16}"                              # fp16, bf16 (if fp16 gives a loss of 0 or NaN), fp32, or auto: bf16 where it is native
+precision="${PRECISION:-fp16}"                              # fp16, bf16 (if fp16 gives a loss of 0 or NaN), fp32, or auto: bf16 where it is fast
 gradient_checkpointing="${GRADIENT_CHECKPOINTING:-True}"    # less memory, a fifth to a third slower
 sub_batch_tokens="${SUB_BATCH_TOKENS:-16384}"               # padded tokens that are encoded at once: fewer take less memory
 negatives_cross_device="${NEGATIVES_CROSS_DEVICE:-True}"    # the other GPUs' passages are negatives too

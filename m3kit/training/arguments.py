@@ -54,8 +54,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     precision: str | None = field(
         default=None,
         metadata={
-            "help": "bf16, fp16 or fp32, as --bf16 and --fp16 say it too; auto: bf16 where the device computes it "
-            "natively, otherwise fp16 on a GPU and fp32 on a CPU."
+            "help": "bf16, fp16 or fp32, as --bf16 and --fp16 say it too; auto: bf16 where the device has matrix units "
+            "for it, otherwise fp16 on a GPU and fp32 on a CPU."
         },
     )
     attn_implementation: str = field(

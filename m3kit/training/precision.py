@@ -1,4 +1,4 @@
-"""In how many bits a run computes: as asked, or as its device does natively. The weights are kept in 32 throughout."""
+"""In which precision a run computes: as asked, or as is fastest on its device."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from m3kit.errors import KitError
 
 NAMES = ("auto", "bf16", "fp16", "fp32")
-# From here on (Ampere) a GPU has circuits for bfloat16, and flash-attn has kernels. Older ones emulate it, slowly.
+# From here on (Ampere) a GPU has matrix units for bfloat16, and flash-attn has kernels for it. Older ones emulate it.
 CAPABILITY = (8, 0)
 
 
@@ -26,15 +26,16 @@ def settle_precision(asked: str | None, fp16: bool, bf16: bool, device: str) -> 
     if asked and switched and switched != [asked]:
         raise KitError(f"--precision {asked} and --{switched[0]} True contradict each other; leave one of them out")
     if asked == "auto":
-        return _native_precision(device)
+        return _fastest_precision(device)
     precision = asked or (switched[0] if switched else "fp32")
     if precision == "fp16" and device == "cpu":
         raise KitError("fp16 does not train on a CPU; give --precision fp32, or auto")
     told = f"Precision: {precision}" + (", as asked" if asked or switched else "")
-    if precision == "bf16" and device in ("cpu", "cuda") and not computes_bf16(device):
+    if precision == "bf16" and not has_bf16_units(device):
+        lacking = f"{_who_has(device)} no matrix units for it"
         if device == "cuda":
-            raise KitError(f"bf16 is not native to {_named(device)}; give --precision fp16, or auto")
-        told += f"; it is not native to {_named(device)}, and slow there"
+            raise KitError(f"precision bf16: {lacking}; give --precision fp16, or auto")
+        told += f", though {lacking}: fp32 may be far faster"
     return precision, told
 
 
@@ -44,12 +45,11 @@ def device_to_train_on(use_cpu: bool) -> str:
     return accelerator.type if accelerator else "cpu"
 
 
-def computes_bf16(device: str) -> bool:
-    """Whether by circuits made for it."""
+def has_bf16_units(device: str) -> bool:
     if device == "cuda":
         return weakest_gpu()[0] >= CAPABILITY
-    found = torch.cpu.get_capabilities() if device == "cpu" else {}
-    return bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    # Not avx512_bf16: where there is nothing more, bf16 takes half as long again as fp32. Without either, many times.
+    return device == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16"))
 
 
 def weakest_gpu() -> tuple[tuple[int, int], str]:
@@ -59,14 +59,14 @@ def weakest_gpu() -> tuple[tuple[int, int], str]:
     return min((torch.cuda.get_device_capability(number), torch.cuda.get_device_name(number)) for number in used)
 
 
-def _native_precision(device: str) -> tuple[str, str]:
-    if computes_bf16(device):
-        return "bf16", f"Precision: bf16, which is native to {_named(device)}"
+def _fastest_precision(device: str) -> tuple[str, str]:
+    if has_bf16_units(device):
+        return "bf16", f"Precision: bf16, for which {_who_has(device)} matrix units"
     precision = "fp16" if device == "cuda" else "fp32"
-    return precision, f"Precision: {precision}, for bf16 is not native to {_named(device)}"
+    return precision, f"Precision: {precision}, for {_who_has(device)} no matrix units for bf16"
 
 
-def _named(device: str) -> str:
+def _who_has(device: str) -> str:
     if device == "cuda":
-        return f"this GPU ({weakest_gpu()[1]})"
-    return "these cores" if device == "cpu" else f"this device ({device})"
+        return f"this GPU ({weakest_gpu()[1]}) has"
+    return "these cores have" if device == "cpu" else f"this device ({device}) has"
