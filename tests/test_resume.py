@@ -187,6 +187,31 @@ def test_deepspeed_may_move_but_neither_come_nor_go(tmp_path, record, before, no
     assert tuple(map(len, found)) == (harmless, refused)
 
 
+@pytest.mark.parametrize(
+    ("before", "now", "with_deepspeed"),
+    [
+        ("fp16", "bf16", True),
+        ("bf16", "fp16", False),
+        ("fp32", "bf16", False),
+        ("fp32", "fp16", False),
+        ("bf16", "fp32", False),
+        ("fp16", "fp32", False),
+    ],
+)
+@pytest.mark.parametrize("deepspeed", [True, False])
+def test_the_precision_may_change_but_with_deepspeed_only_where_it_can_go_on(
+    tmp_path, record, before, now, with_deepspeed, deepspeed
+):
+    def settings(precision: str) -> dict:
+        switches = {name: name == precision for name in ("fp16", "bf16")}
+        return {**parse(tmp_path), **switches, "precision": precision, "deepspeed": "ds.json" if deepspeed else None}
+
+    record["settings"] = settings(before)
+    changes = len({before, now} - {"fp32"})
+    expected = (changes, 0) if with_deepspeed or not deepspeed else (0, changes)
+    assert tuple(map(len, differences(record, settings(now), DATA, 2))) == expected
+
+
 # Data
 
 

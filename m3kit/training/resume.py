@@ -66,6 +66,8 @@ FREE = (
 )
 # Against the patterns above: it decides which rows are trained on.
 NEVER_FREE = ("dataloader_drop_last",)
+# Of the precision.
+SWITCHES = ("fp16", "bf16")
 LONGEST_VALUE = 80
 
 
@@ -86,7 +88,7 @@ def differences(
         # Off is off, given as None or as nothing.
         if name == "deepspeed" and not before[name] and not now[name]:
             continue
-        if _may_change(name, before[name], now[name]):
+        if _may_change(name, before[name], now[name]) and (name not in SWITCHES or _may_switch(before, now)):
             harmless.append(f"{name} {_show(now[name])} instead of {_show(before[name])}")
         else:
             refused.append(f"{name} was {_show(before[name])} and is now {_show(now[name])}")
@@ -110,6 +112,12 @@ def _may_change(name: str, before: Any, now: Any) -> bool:
     if name == "deepspeed" and bool(before) != bool(now):
         return False
     return _matches(name, FREE) and name not in NEVER_FREE
+
+
+def _may_switch(before: dict[str, Any], now: dict[str, Any]) -> bool:
+    # In 16 bits DeepSpeed saves weights of 32 besides, without which it does not go on, and in fp16 the scale of the
+    # losses, without which it would go on with none.
+    return not now.get("deepspeed") or bool(before.get("fp16") and now.get("bf16"))
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
