@@ -24,6 +24,9 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from m3kit.training.collator import Collator
+from m3kit.training.model import M3Model
+
 # Imports all this once, and forks the processes of every group from there.
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["equivalence"])
@@ -105,6 +108,13 @@ def collate(model, rows: Rows, alone: bool = False, **collator) -> dict:
     return AbsEmbedderSameDatasetCollator(model.tokenizer, **settings)([(*rows, alone)])
 
 
+def collate_sorted(model: M3Model, rows: Rows, tokens: int, alone: bool = False, **collator) -> dict:
+    """The same by the kit's collator, and the model set to as many tokens at a time."""
+    model.sub_batch_tokens = tokens
+    settings = {"query_max_len": MAX_LENGTH, "passage_max_len": MAX_LENGTH, "sub_batch_tokens": tokens} | collator
+    return Collator(model.tokenizer, **settings)([(*rows, alone)])
+
+
 def load(cls, folder: Path, dtype: torch.dtype = torch.float32, **settings):
     """A model to train, without dropout. What FlagEmbedding's model takes no argument for becomes an attribute."""
     settings = SETTINGS | settings
@@ -156,13 +166,18 @@ def mean(outcomes: list[Outcome]) -> Outcome:
 
 
 def differences(one: Outcome, other: Outcome) -> dict[str, float]:
-    """Relative differences of the loss, each part, and each gradient as the norm of a vector."""
+    """Relative differences of the loss, each part, the gradient, and that of each parameter; as norms of vectors."""
     assert one.parts.keys() == other.parts.keys(), (one.parts.keys(), other.parts.keys())
     assert one.gradients.keys() == other.gradients.keys()
     found = {"loss": _relative(one.loss, other.loss)}
     found |= {f"loss of {name}": _relative(one.parts[name], other.parts[name]) for name in one.parts}
-    norm = torch.stack([gradient.norm() for gradient in other.gradients.values() if gradient is not None]).norm()
+    ours, theirs = (
+        torch.cat([gradient.flatten() for gradient in outcome.gradients.values() if gradient is not None])
+        for outcome in (one, other)
+    )
+    norm = theirs.norm()
     assert norm > 0, "no gradients to compare"
+    found["gradient"] = _relative(ours, theirs)
     for name, gradient in one.gradients.items():
         assert (gradient is None) == (other.gradients[name] is None), name
         if gradient is not None:
@@ -176,9 +191,29 @@ def _relative(one: Tensor, other: Tensor, size: Tensor | None = None) -> float:
     return float(difference / (other.norm() if size is None else size)) if difference else 0.0
 
 
-def assert_same(one: Outcome, other: Outcome, tolerance: float = 1e-6) -> None:
+def assert_same(one: Outcome, other: Outcome, tolerance: float = 1e-5) -> None:
+    _assert_none_above(differences(one, other), tolerance)
+
+
+def assert_as_near(one: Outcome, other: Outcome, truth: Outcome, tolerance: float = 1e-5) -> None:
+    """``one`` is as near the truth, computed in 64 bits, as ``other``: where large terms cancel, rounding is all there is."""
+    one, other = (_in_64_bits(outcome) for outcome in (one, other))
+    rounding = max(differences(other, truth).values())
+    _assert_none_above(differences(one, truth), max(tolerance, 4 * rounding))
+
+
+def _in_64_bits(outcome: Outcome) -> Outcome:
+    loss, parts, gradients = outcome
+    return Outcome(
+        loss.double(),
+        {name: part.double() for name, part in parts.items()},
+        {name: g if g is None else g.double() for name, g in gradients.items()},
+    )
+
+
+def _assert_none_above(found: dict[str, float], allowed: float) -> None:
     # So written that NaN is refused too.
-    apart = {name: f"{value:.2e}" for name, value in differences(one, other).items() if not value <= tolerance}
+    apart = {name: f"{value:.2e}" for name, value in found.items() if not value <= allowed}
     assert not apart, apart
 
 

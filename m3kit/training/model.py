@@ -1,9 +1,8 @@
-"""FlagEmbedding's M3 model with its losses put right, and told apart."""
+"""FlagEmbedding's M3 model with its losses put right, and told apart, at a fraction of the memory."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -13,7 +12,18 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from m3kit.training.losses import candidate_loss, own_group, self_distill_loss, total_loss
+from m3kit.training.embedding import Words, look_up, looked_up
+from m3kit.training.losses import candidate_loss, self_distill_loss, total_loss
+from m3kit.training.scores import (
+    Part,
+    Texts,
+    as_one_part,
+    at_least_32_bits,
+    colbert_scores,
+    dense_scores,
+    in_order,
+    sparse_scores,
+)
 
 
 @dataclass
@@ -26,64 +36,67 @@ class M3Output(EmbedderOutput):
     parts: dict[str, Tensor] | None = None
 
 
-class Vectors(NamedTuple):
-    """Of N texts: (N, D), (N, vocabulary) and (N, L - 1, D'); the last two are None without unified fine-tuning."""
-
-    dense: Tensor
-    sparse: Tensor | None
-    colbert: Tensor | None
-
-
 class M3Model(EncoderOnlyEmbedderM3Model):
     """The losses and gradients of FlagEmbedding where those are right, and right ones where it has a defect:
 
+    - T1, T4: what its sparse and ColBERT scores cost: see ``scores``.
     - T2: unified fine-tuning without in-batch negatives. FlagEmbedding picks each row's group out of scores that are of
       the group already. With more rows than passages in a group that is an IndexError; otherwise one candidate is left,
       the ensemble loss is 0 whatever the scores, and self-distillation takes every candidate for certain.
     - A teacher's m3_kd_loss without in-batch negatives: see ``losses``.
     - T3: sub-batches and unified fine-tuning: see ``encode``.
     - T5: negatives across devices for dense scores alone: see ``unified_negatives_cross_device``.
+    - Mixed precision: FlagEmbedding's scores are of 16 bits, which at temperature 0.02 are off by a tenth and more.
 
     B queries have a group of G passages each; ``losses`` tells what scores look like.
     """
 
+    # Both are set by the runner, which makes FlagEmbedding's model one of this class: there is no __init__.
+    #
     # Sparse, ColBERT and ensemble scores too are of the texts of all processes: the loss of each is that of one process
-    # with all rows. Set by the runner, which makes FlagEmbedding's model one of this class: there is no __init__.
+    # with all rows.
     unified_negatives_cross_device = False
+    # A batch of more tokens, padding included, is computed again for its gradients, a sub-batch at a time.
+    sub_batch_tokens = 16384
 
     def forward(self, queries=None, passages=None, teacher_scores=None, no_in_batch_neg_flag=False) -> M3Output:
-        """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers."""
-        q, p = self.encode(queries), self.encode(passages)
+        """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers.
+
+        ``queries`` and ``passages`` are sub-batches as ``Collator`` makes them, or as FlagEmbedding's does, in order.
+        """
         if not self.training:
             return M3Output()
-        group_size = len(p.dense) // len(q.dense)
-        q_mask, teacher = self._get_queries_attention_mask(queries), None
+        q, p = self.encode(queries, passages)
+        with torch.autocast(q.dense.device.type, enabled=False):
+            losses = self._losses(q, p, teacher_scores, no_in_batch_neg_flag)
+        self.step += 1
+        return M3Output(loss=total_loss(losses), parts={name: loss.detach() for name, loss in losses.items()})
+
+    def _losses(self, q: Texts, p: Texts, teacher_scores: list[float] | None, own_group: bool) -> dict[str, Tensor]:
+        group_size, teacher = len(p.dense) // len(q.dense), None
         if teacher_scores is not None:
             teacher = torch.tensor(teacher_scores, device=q.dense.device).view(len(q.dense), group_size).softmax(dim=-1)
-        crossed = self.negatives_cross_device and not no_in_batch_neg_flag
+        crossed = self.negatives_cross_device and not own_group
         if crossed and self.unified_negatives_cross_device:
-            q, p = self._gather(q), self._gather(p)
-            q_mask, teacher = self._dist_gather_tensor(self._to_longest(q_mask)), self._dist_gather_tensor(teacher)
+            q, p, teacher = self._gather(q), self._gather(p), self._dist_gather_tensor(teacher)
             crossed = False  # from here on it is a larger batch and no more
         scores, losses = {}, {}
 
         def add(name: str, matrix: Tensor) -> None:
-            scores[name] = own_group(matrix, group_size) if no_in_batch_neg_flag else matrix
-            losses[name] = candidate_loss(scores[name], group_size, teacher, self.kd_loss_type)
+            scores[name] = matrix
+            losses[name] = candidate_loss(matrix, group_size, teacher, self.kd_loss_type)
 
-        # In FlagEmbedding's order, so that gradients add up in the same one: to the last bit.
         if crossed:
             scores["dense"], losses["dense"] = self._crossed_dense(q.dense, p.dense, teacher)
         else:
-            add("dense", self.compute_dense_score(q.dense, p.dense))
+            add("dense", dense_scores(q, p, own_group) / self.temperature)
         if self.unified_finetuning:
-            add("sparse", self.compute_sparse_score(q.sparse, p.sparse))
-            add("colbert", self.compute_colbert_score(q.colbert, p.colbert, q_mask=q_mask))
+            add("sparse", sparse_scores(q, p, own_group) / self.temperature)
+            add("colbert", colbert_scores(q, p, own_group) / self.temperature)
             add("ensemble", self.ensemble_score(None, None, *scores.values()))
         if self.unified_finetuning and self.use_self_distill and self.step > self.self_distill_start_step:
             losses["self_distill"] = self_distill_loss(scores)
-        self.step += 1
-        return M3Output(loss=total_loss(losses), parts={name: loss.detach() for name, loss in losses.items()})
+        return losses
 
     def _crossed_dense(self, q: Tensor, p: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, B·G) of this process's texts, for the ensemble, and the loss of (W·B, W·B·G); as in FlagEmbedding."""
@@ -93,60 +106,69 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     # ---- Vectors ----
 
-    def encode(self, features) -> Vectors:
-        """Vectors of all texts. ``features`` are of a batch, or a list of such: sub-batches, each padded by itself.
+    def encode(self, *sides) -> list[Texts]:
+        """The vectors of queries, of passages, and so on: of each side's sub-batches, or the one that it is.
 
-        FlagEmbedding cannot put ColBERT vectors of different lengths together, and saves no memory either: it keeps
-        what the gradients of all sub-batches need. Here that is kept of one at a time, and computed again for the
-        gradients. The vectors, and so the losses, are those of the undivided batch. (Only where the tokenizer pads on
-        the left: FlagEmbedding leaves out the first position, which is a token in the longest texts of a sub-batch.)
+        Where a batch has more than ``sub_batch_tokens``, or sub-batches of at most ``sub_batch_size`` texts are asked
+        for, only the vectors are kept, and each sub-batch is encoded once more for its gradients. FlagEmbedding keeps
+        what the gradients of all need, and cannot put ColBERT vectors of different lengths together. The vectors, and
+        so the losses, are those of the undivided batch. (Only where the tokenizer pads on the left: FlagEmbedding
+        leaves out the first position, which is a token in the longest texts of a sub-batch.)
         """
-        if not isinstance(features, list):
-            size = self.sub_batch_size
-            if not size or size < 0:
-                return Vectors(*self._encode(features))
-            starts = range(0, len(features["input_ids"]), size)
-            features = [{name: values[i : i + size] for name, values in features.items()} for i in starts]
-        dense, sparse, colbert = zip(*map(self._encode_again, features), strict=True)
-        if not self.unified_finetuning:
-            return Vectors(torch.cat(dense), None, None)
-        longest = max(vectors.shape[1] for vectors in colbert)
-        return Vectors(torch.cat(dense), torch.cat(sparse), torch.cat([self._pad(c, longest) for c in colbert]))
+        sides = [side if isinstance(side, list) else [side] for side in sides]
+        ids = torch.cat([part["input_ids"].flatten() for side in sides for part in side])
+        again = len(ids) > self.sub_batch_tokens or (self.sub_batch_size or -1) > 0
+        words = look_up(self.model.get_input_embeddings(), ids)
+        return [self._encode_side(side, words, again) for side in sides]
 
-    def _encode_again(self, features):
-        """``_encode``, and once more when its gradients are asked for."""
-        return checkpoint(self._encode, features, use_reentrant=False)
+    def _encode_side(self, sub_batches: list[dict[str, Tensor]], words: Words, again: bool) -> Texts:
+        dense, parts, count = [], [], 0
+        for features in sub_batches:
+            places = features.get("places")
+            if places is None:
+                places = torch.arange(len(features["input_ids"]), device=words.ids.device) + count
+            features = {name: values for name, values in features.items() if name != "places"}
+            if again:
+                vectors, *of_tokens = checkpoint(self._encode, features, words, use_reentrant=False)
+            else:
+                vectors, *of_tokens = self._encode(features, words)
+            dense.append(vectors)
+            parts.append(Part(places, features["input_ids"], features["attention_mask"], *of_tokens))
+            count += len(places)
+        return Texts(at_least_32_bits(in_order(dense, (part.places for part in parts))), parts)
 
-    def _sparse_embedding(self, hidden_state: Tensor, input_ids: Tensor, return_embedding: bool = True) -> Tensor:
-        """(N, vocabulary): of each token the largest weight it has in a text, from (N, L, D) and (N, L).
+    def _encode(self, features: dict[str, Tensor], words: Words) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """Of n texts of L tokens: (n, D); and of their tokens the weights, (n, L), and ColBERT vectors, (n, L - 1, D')."""
+        ids, mask = features["input_ids"], features["attention_mask"]
+        with looked_up(self.model.get_input_embeddings(), words):
+            hidden = self.model(**features, return_dict=True).last_hidden_state
+        dense, weights, colbert = self._dense_embedding(hidden, mask), None, None
+        if self.normalize_embeddings:
+            dense = F.normalize(dense, dim=-1)
+        if self.unified_finetuning:
+            weights = self._sparse_embedding(hidden, ids, return_embedding=False).squeeze(-1)
+            weights = weights.masked_fill(self._is_no_word(ids), 0)
+            colbert = self._colbert_embedding(hidden, mask)
+            if self.normalize_embeddings:
+                colbert = F.normalize(colbert, dim=-1)
+            if torch.is_autocast_enabled(ids.device.type):
+                colbert = colbert.to(torch.get_autocast_dtype(ids.device.type))
+        return dense, weights, colbert
 
-        FlagEmbedding makes three tensors (N, L, vocabulary) of it in training, its costliest by far (T1).
-        """
-        if not (self.training and return_embedding):
-            return super()._sparse_embedding(hidden_state, input_ids, return_embedding)
-        weights = torch.relu(self.sparse_linear(hidden_state)).squeeze(-1)
-        vectors = weights.new_zeros(len(input_ids), self.vocab_size).scatter_reduce(1, input_ids, weights, "amax")
-        tokenizer, counts = self.tokenizer, weights.new_ones(self.vocab_size)
-        counts[[tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id]] = 0
-        return vectors * counts
-
-    def _pad(self, values: Tensor, length: int) -> Tensor:
-        """(N, length, …) of (N, L, …): with zeros, as a mask has for padding and FlagEmbedding for its vectors."""
-        missing = length - values.shape[1]
-        sides = (0, missing) if self.tokenizer.padding_side == "right" else (missing, 0)
-        return F.pad(values, (*(0, 0) * (values.dim() - 2), *sides))
+    def _is_no_word(self, ids: Tensor) -> Tensor:
+        """Where a token has no weight in sparse vectors."""
+        tokenizer = self.tokenizer
+        special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
+        return torch.isin(ids, torch.tensor(special, device=ids.device))
 
     # ---- Other processes ----
 
-    def _gather(self, vectors: Vectors) -> Vectors:
+    def _gather(self, texts: Texts) -> Texts:
         """Those of all processes, in order; gradients flow into this one's own."""
-        dense, sparse, colbert = vectors
-        return Vectors(*map(self._dist_gather_tensor, (dense, sparse, self._to_longest(colbert))))
-
-    def _to_longest(self, values: Tensor | None) -> Tensor | None:
-        """Padded to the length of the longest of all processes."""
-        if values is None:
-            return None
-        length = torch.tensor(values.shape[1], device=values.device)
-        dist.all_reduce(length, dist.ReduceOp.MAX)
-        return self._pad(values, int(length))
+        dense = self._dist_gather_tensor(texts.dense)
+        if not self.unified_finetuning:
+            return Texts(dense, [])
+        longest = torch.tensor(texts.longest, device=dense.device)
+        dist.all_reduce(longest, dist.ReduceOp.MAX)
+        of_tokens = map(self._dist_gather_tensor, as_one_part(texts, int(longest))[1:])
+        return Texts(dense, [Part(torch.arange(len(dense), device=dense.device), *of_tokens)])

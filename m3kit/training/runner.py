@@ -18,6 +18,7 @@ from m3kit.hub import find_model_folder, missing_heads
 from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.attention import set_attention
+from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.model import M3Model
@@ -27,6 +28,9 @@ from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
+
+# A GPU takes as long to be told what to compute for a layer of fewer tokens as to compute it.
+WORTHWHILE_TOKENS = 2048
 
 
 class Runner(EncoderOnlyEmbedderM3Runner):
@@ -57,6 +61,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # FlagEmbedding names its class in the middle of this method; what the subclass adds has defaults in the class.
         model.__class__ = M3Model
         model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
+        model.sub_batch_tokens = self.training_args.sub_batch_tokens
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
@@ -81,13 +86,17 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             num_processes=self.training_args.world_size,
         )
 
-    def load_data_collator(self):
-        # An item is a whole batch of several rows whether or not these come from one data set.
-        mixed, self.data_args.same_dataset_within_batch = self.data_args.same_dataset_within_batch, True
-        try:
-            return super().load_data_collator()
-        finally:
-            self.data_args.same_dataset_within_batch = mixed
+    def load_data_collator(self) -> Collator:
+        data_args, args = self.data_args, self.training_args
+        return Collator(
+            tokenizer=self.tokenizer,
+            query_max_len=data_args.query_max_len,
+            passage_max_len=data_args.passage_max_len,
+            pad_to_multiple_of=data_args.pad_to_multiple_of,
+            sub_batch_size=args.sub_batch_size,
+            sub_batch_tokens=args.sub_batch_tokens,
+            worthwhile_tokens=WORTHWHILE_TOKENS if args.device.type == "cuda" else 0,
+        )
 
     def load_trainer(self) -> Trainer:
         args = self.training_args
