@@ -26,16 +26,19 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
     }
     kernel = next(name for name, why in missing.items() if not why) if wanted == "auto" else wanted
     if missing[kernel]:
-        others = " or ".join(name for name, why in missing.items() if not why)
-        raise KitError(f"attn_implementation {kernel} is not to be had: {missing[kernel]}; give auto, {others}")
+        others = " or ".join(["auto", *(name for name, why in missing.items() if not why)])
+        raise KitError(f"attn_implementation {kernel} is not to be had: {missing[kernel]}; give {others}")
     encoder.set_attn_implementation(kernel)
     # Code that comes with a model may keep to a kernel of its own; transformers leaves it with a warning.
     kept = encoder.config._attn_implementation
-    if kept != kernel and wanted != "auto":
-        raise KitError(f"attn_implementation {kernel} is not to be had: the model's code keeps to {kept}; give auto")
-    if kept == FLASH or wanted != "auto":
-        return f"Attention: {kept}"
-    return f"Attention: {kept}; not {FLASH}, for {missing[FLASH]}"
+    if kept != kernel:
+        if wanted != "auto":
+            raise KitError(
+                f"attn_implementation {kernel} is not to be had: the model's code keeps to {kept}; give auto"
+            )
+        return f"Attention: {kept}, to which the model's code keeps"
+    hindered = wanted == "auto" and missing[FLASH]
+    return f"Attention: {kernel}" + (f"; not {FLASH}, for {hindered}" if hindered else "")
 
 
 def _missing_for_flash(encoder: PreTrainedModel, device: str, precision: str) -> str:
