@@ -196,7 +196,7 @@ def assert_same(one: Outcome, other: Outcome, tolerance: float = 1e-5) -> None:
 
 
 def assert_as_near(one: Outcome, other: Outcome, truth: Outcome, tolerance: float = 1e-5) -> None:
-    """``one`` is as near the truth, computed in 64 bits, as ``other``: where large terms cancel, rounding is all there is."""
+    """``one`` is as near the truth, in 64 bits, as ``other``: where large terms cancel, all is rounding."""
     one, other = (_in_64_bits(outcome) for outcome in (one, other))
     rounding = max(differences(other, truth).values())
     _assert_none_above(differences(one, truth), max(tolerance, 4 * rounding))

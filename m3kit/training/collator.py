@@ -50,25 +50,21 @@ class Collator(AbsEmbedderSameDatasetCollator):
 
     def _part(self, lengths: list[int]) -> list[list[int]]:
         """The numbers of the texts of each sub-batch, from the longest text to the shortest."""
+        multiple = self.pad_to_multiple_of or 1
+        padded = [-(-length // multiple) * multiple for length in lengths]
         most_texts = self.sub_batch_size if self.sub_batch_size and self.sub_batch_size > 0 else len(lengths)
         parts: list[list[int]] = []
         longest = tokens = 0
-        for place in sorted(range(len(lengths)), key=lambda place: -lengths[place]):
-            length = lengths[place]
-            size = longest * len(parts[-1]) if parts else 0
-            padding = 1 - (tokens + length) / (size + longest) if longest else 1
+        for place in sorted(range(len(lengths)), key=lambda place: -padded[place]):
+            size = longest * (len(parts[-1]) + 1) if parts else 0
             if (
                 not parts
-                or size + longest > self.sub_batch_tokens
+                or size > self.sub_batch_tokens
                 or len(parts[-1]) >= most_texts
-                or (padding > MOST_PADDING and size >= self.worthwhile_tokens)
+                or (size > self.worthwhile_tokens and size - tokens - padded[place] > MOST_PADDING * size)
             ):
                 parts.append([])
-                longest, tokens = self._padded(length), 0
+                longest, tokens = padded[place], 0
             parts[-1].append(place)
-            tokens += length
+            tokens += padded[place]
         return parts
-
-    def _padded(self, length: int) -> int:
-        multiple = self.pad_to_multiple_of or 1
-        return -(-length // multiple) * multiple

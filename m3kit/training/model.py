@@ -138,7 +138,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         return Texts(at_least_32_bits(in_order(dense, (part.places for part in parts))), parts)
 
     def _encode(self, features: dict[str, Tensor], words: Words) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """Of n texts of L tokens: (n, D); and of their tokens the weights, (n, L), and ColBERT vectors, (n, L - 1, D')."""
+        """Of n texts of L tokens (n, D); of their tokens weights, (n, L), and ColBERT vectors, (n, L - 1, D')."""
         ids, mask = features["input_ids"], features["attention_mask"]
         with looked_up(self.model.get_input_embeddings(), words):
             hidden = self.model(**features, return_dict=True).last_hidden_state
