@@ -40,7 +40,7 @@ SUB_BATCHES = (10_000, 40)
 
 
 def compare(starter, settings, rows, alone=False, steps=1, **collator):
-    """As FlagEmbedding pads the batch, and in sub-batches by length; in 64 bits, with hardly any rounding, and in 32."""
+    """As FlagEmbedding pads the batch and in sub-batches by length; in 64 bits, with hardly any rounding, and in 32."""
     truths = {}
     for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-5)):
         plain, model = (load(cls, starter, dtype, **settings) for cls in (Plain, M3Model))

@@ -1,4 +1,4 @@
-"""Scores are FlagEmbedding's numbers, without its vocabulary-wide tensors (T1) and all products of tokens at once (T4)."""
+"""FlagEmbedding's scores without its vocabulary-wide tensors (T1), nor all products of tokens at once (T4)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from m3kit.training.scores import Part, Texts, as_one_part, colbert_scores, spar
 VOCABULARY = 30
 
 
-def some_texts(count: int, most_tokens: int, seed: int, part_sizes: list[int]) -> Texts:
+def some_texts(count: int, most_tokens: int, seed: int, part_sizes: list[int], offset: float) -> Texts:
     """Random vectors, many of whose products are negative, and words of which many come twice; in mixed order."""
     chance = torch.Generator().manual_seed(seed)
     order = torch.randperm(count, generator=chance)
@@ -25,7 +25,7 @@ def some_texts(count: int, most_tokens: int, seed: int, part_sizes: list[int]) -
         mask = (torch.arange(int(lengths.max())) < lengths[:, None]).long()
         ids = torch.randint(0, VOCABULARY, mask.shape, generator=chance) * mask
         weights = torch.randn(mask.shape, generator=chance, dtype=torch.float64).relu() * mask * (ids > 0)
-        colbert = torch.randn(*mask[:, 1:].shape, 4, generator=chance, dtype=torch.float64) - 0.3
+        colbert = torch.randn(*mask[:, 1:].shape, 4, generator=chance, dtype=torch.float64) + offset
         colbert = colbert * mask[:, 1:, None]
         parts.append(Part(places, ids, mask, weights.requires_grad_(), colbert.requires_grad_()))
     return Texts(torch.zeros(count, 2, dtype=torch.float64), parts)
@@ -52,7 +52,7 @@ def of_all(q: Texts, p: Texts) -> dict[str, torch.Tensor]:
 def test_scores_and_gradients_in_chunks_are_those_of_all_at_once(monkeypatch, seed, own_group, query_tokens, chunk):
     monkeypatch.setattr(scores, "CHUNK", chunk)
     monkeypatch.setattr(scores, "QUERY_TOKENS", query_tokens)
-    q, p = some_texts(4, 7, seed, [1, 3]), some_texts(12, 9, seed + 10, [5, 1, 6])
+    q, p = some_texts(4, 7, seed, [1, 3], 0.9), some_texts(12, 9, seed + 10, [5, 1, 6], -0.9)
     leaves = [values for part in (*q.parts, *p.parts) for values in (part.weights, part.colbert)]
     for kind, function in (("sparse", sparse_scores), ("colbert", colbert_scores)):
         expected = of_all(q, p)[kind]
