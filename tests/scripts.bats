@@ -44,7 +44,7 @@ setup() { make_kit; }
     expect logging_steps 1
     expect seed 42
     expect same_dataset_within_batch True
-    expect pad_to_multiple_of 8
+    expect pad_to_multiple_of 1
     expect dataloader_drop_last True
     expect overwrite_output_dir False
     expect report_to tensorboard
