@@ -70,8 +70,12 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             logger.info("The model was saved in 16 bits; it is trained in 32")
             model.float()
         args = self.training_args
-        logger.info(args.precision_told)
-        logger.info(set_attention(model.model, args.attn_implementation, args.device.type, args.precision))
+        told = (
+            args.precision_told,
+            set_attention(model.model, args.attn_implementation, args.device.type, args.precision),
+        )
+        for sentence in told if self.is_first else ():
+            logger.info(sentence)
         return tokenizer, model
 
     def load_train_dataset(self):
