@@ -13,6 +13,7 @@ from m3kit.errors import KitError
 # A verb's module is imported only when it is called: `prepare` must not wait for torch.
 VERBS = {
     "doctor": "m3kit.doctor",
+    "memory": "m3kit.memory",
     "starter": "m3kit.starter",
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",

@@ -8,7 +8,7 @@ from pathlib import Path
 from m3kit.errors import KitError
 
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
-TOKENIZER = "tokenizer.json"
+TOKENIZER, CONFIG = "tokenizer.json", "config.json"
 # What torch never reads: other frameworks' weights, and an ONNX copy of bge-m3 of more than 2 GB.
 NOT_NEEDED = ["flax_model.msgpack", "rust_model.ot", "tf_model.h5", "onnx/*"]
 
@@ -21,9 +21,31 @@ def find_model_folder(given: str, cache_dir: str | None = None, token: str | Non
     folder = Path(given).expanduser()
     if not folder.exists():
         folder = _download(given, cache_dir, token)
-    if not (folder / "config.json").is_file():
-        raise KitError(f"{folder} holds no model (no config.json); give the folder of a trained model")
+    if not (folder / CONFIG).is_file():
+        raise KitError(f"{folder} holds no model (no {CONFIG}); give the folder of a trained model")
     return folder
+
+
+def find_local_config(given: str, cache_dir: str | None = None) -> Path:
+    """The ``config.json`` of a model given by its path or its name on the Hub, of which nothing is downloaded.
+
+    Raises ``KitError`` when it is not on this machine.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    file = Path(given).expanduser() / CONFIG
+    if not file.parent.exists():
+        try:
+            cached = try_to_load_from_cache(given, CONFIG, cache_dir=cache_dir)
+        except HFValidationError:
+            cached = None
+        if not isinstance(cached, str):
+            raise KitError(f"{given} is not on this machine yet")
+        file = Path(cached)
+    if not file.is_file():
+        raise KitError(f"{given} holds no model (no {CONFIG}); give the folder of a model")
+    return file
 
 
 def missing_heads(folder: Path) -> list[str]:

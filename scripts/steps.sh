@@ -95,6 +95,24 @@ show_plan() {
   set_torchrun "${expected[@]}"
   quote "${torchrun[@]}"
   ((${#evaluate[@]} == 0)) || quote "${evaluate[@]}"
+  show_memory "$found"
+}
+
+# usage: show_memory RUN    what training will take of it, on stderr; unless RUN is true only the command that says it
+show_memory() {
+  local name
+  local -a memory=("$PYTHON" -m m3kit memory --device "$device" --processes "$processes" --precision "$precision")
+  for name in model_name_or_path cache_dir per_device_train_batch_size train_group_size query_max_len passage_max_len \
+    sub_batch_tokens gradient_checkpointing unified_finetuning fix_encoder; do
+    [[ -z ${!name:-} ]] || memory+=("--$name" "${!name}")
+  done
+  [[ -z $deepspeed ]] || memory+=(--deepspeed)
+  if ! $1; then
+    say "How much memory it will take, once the packages are there: $(quote "${memory[@]}")"
+  else
+    # A plan that cannot be made is no reason for a dry run to fail.
+    "${memory[@]}" >&2 || true
+  fi
 }
 
 # usage: expected_folders    sets expected: what prepare will name the folders, without reading a row

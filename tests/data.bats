@@ -187,6 +187,7 @@ setup() { make_kit; }
   expect eval_data 'my eval'
   mkdir empty
   for folder in empty nowhere; do
+    rm -f "$LOG" # a dry run asks for the memory plan
     run "$SINGLE" --eval_data "$folder"
     ((status == 1))
     says "the folder $folder of eval_data has nothing to evaluate with: none of corpus.jsonl sts/test.jsonl"

@@ -1,0 +1,252 @@
+"""Say how much memory training will take on each device, and what each option would change.
+
+    python -m m3kit memory --model_name_or_path BAAI/bge-m3 --per_device_train_batch_size 8 --device cuda
+
+Nothing is trained or downloaded; it takes some seconds. For a CPU the figures are what is measured, within a few per
+cent; for a GPU they are an estimate by the same means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from dataclasses import dataclass, replace
+
+from m3kit.errors import KitError
+from m3kit.free_memory import free_on_gpus, free_on_machine
+from m3kit.hub import find_local_config
+
+GIB = 1 << 30
+# Its configuration, for whoever has not downloaded it yet.
+BGE_M3 = {
+    "vocab_size": 250002,
+    "hidden_size": 1024,
+    "num_hidden_layers": 24,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "max_position_embeddings": 8194,
+    "type_vocab_size": 1,
+}
+# Batches that are found while training ("auto") cannot be planned.
+BATCH_OF_AUTO = 2
+# Beside the tensors: Python with its packages and what glibc keeps of freed memory; CUDA and its kernels.
+BESIDE = {"cpu": 2 * GIB, "cuda": 3 * GIB // 4}
+# As much more may be needed than was planned.
+MARGIN = 0.1
+
+
+@dataclass(frozen=True)
+class Line:
+    """What is changed, "as asked for" if nothing, and bytes by kind."""
+
+    change: str
+    held: dict[str, int]
+
+    @property
+    def sum(self) -> int:
+        return sum(self.held.values())
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model_name_or_path", default="BAAI/bge-m3", help="a folder, or a name on the Hub")
+    parser.add_argument("--cache_dir", help="where Hub models are kept (default: the Hub library's own place)")
+    # the batch
+    parser.add_argument("--per_device_train_batch_size", type=_batch_size, default=2, help="queries, or auto")
+    parser.add_argument("--train_group_size", type=_positive, default=8, help="passages of each query")
+    parser.add_argument("--query_max_len", type=_positive, default=512, help="tokens")
+    parser.add_argument("--passage_max_len", type=_positive, default=512, help="tokens")
+    parser.add_argument("--sub_batch_tokens", type=_positive, default=16384, help="tokens that are encoded at once")
+    # the training
+    parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="fp16")
+    for name, default in (("gradient_checkpointing", True), ("unified_finetuning", True), ("fix_encoder", False)):
+        parser.add_argument(f"--{name}", type=_true_or_false, default=default, metavar="True|False")
+    # the machine
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
+    parser.add_argument("--processes", type=_positive, default=1, help="GPUs, or processes on the CPU")
+    parser.add_argument("--deepspeed", action="store_true", help="with ZeRO-0, as ds_stage0.json has it")
+
+
+def run(args: argparse.Namespace) -> None:
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("torch").setLevel(logging.ERROR)
+    config = find_config(args.model_name_or_path, args.cache_dir)
+    step = make_step(args)
+    lines = plan(config, step)
+    for sentence in describe(args.model_name_or_path, step, args.per_device_train_batch_size is None):
+        print(sentence)
+    print(render(lines))
+    print(judge(lines, step.device, step.processes, free_memory(step.device, step.processes)))
+
+
+def _positive(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _batch_size(text: str) -> int | None:
+    return None if text == "auto" else _positive(text)
+
+
+def _true_or_false(text: str) -> bool:
+    # What the scripts and the trainer take for yes.
+    return text.lower() in ("true", "yes", "on", "1", "t", "y")
+
+
+def find_config(name: str, cache_dir: str | None = None):
+    """A model's configuration, from this machine alone. Raises ``KitError`` when it is not there or not understood."""
+    from transformers import AutoConfig
+
+    try:
+        file = find_local_config(name, cache_dir)
+    except KitError as error:
+        if name == "BAAI/bge-m3":
+            return AutoConfig.for_model("xlm-roberta", **BGE_M3)
+        raise KitError(f"no plan: {error}") from error
+    try:
+        return AutoConfig.from_pretrained(file.parent)
+    except (OSError, ValueError, KeyError) as error:
+        raise KitError(f"no plan: {file} is not understood ({error})") from error
+
+
+def make_step(args: argparse.Namespace):
+    from m3kit.training.footprint import Step
+
+    return Step(
+        batch_size=args.per_device_train_batch_size or BATCH_OF_AUTO,
+        group_size=args.train_group_size,
+        query_max_len=args.query_max_len,
+        passage_max_len=args.passage_max_len,
+        precision=_settle(args.precision, args.device),
+        device=args.device,
+        gradient_checkpointing=args.gradient_checkpointing,
+        unified_finetuning=args.unified_finetuning,
+        sub_batch_tokens=args.sub_batch_tokens,
+        deepspeed=args.deepspeed,
+        processes=args.processes,
+        fix_encoder=args.fix_encoder,
+    )
+
+
+def _settle(precision: str, device: str) -> str:
+    import torch
+
+    from m3kit.training.precision import settle_precision
+
+    if precision != "auto":
+        return precision
+    # Without the GPU nobody knows which 16 bits it will be; they take the same memory.
+    return (
+        "fp16"
+        if device == "cuda" and not torch.cuda.is_available()
+        else settle_precision("auto", False, False, device)[0]
+    )
+
+
+# ---- The plan ----
+
+
+def plan(config, step) -> list[Line]:
+    """What is asked for, then what each option would change. Raises ``KitError`` for what cannot be planned."""
+    from m3kit.training.footprint import footprint
+
+    sixteen = "fp16" if step.device == "cuda" else "bf16"
+    changes = {
+        "as asked for": {},
+        f"gradient_checkpointing {not step.gradient_checkpointing}": {
+            "gradient_checkpointing": not step.gradient_checkpointing
+        },
+        f"precision {sixteen if step.precision == 'fp32' else 'fp32'}": {
+            "precision": sixteen if step.precision == "fp32" else "fp32"
+        },
+        f"unified_finetuning {not step.unified_finetuning}": {"unified_finetuning": not step.unified_finetuning},
+        f"sub_batch_tokens {step.sub_batch_tokens // 2}": {"sub_batch_tokens": max(1, step.sub_batch_tokens // 2)},
+        f"sub_batch_tokens {step.sub_batch_tokens * 2}": {"sub_batch_tokens": step.sub_batch_tokens * 2},
+        f"per_device_train_batch_size {step.batch_size * 2}": {"batch_size": step.batch_size * 2},
+        "FlagEmbedding untouched": {"untouched": True},
+    }
+    tokens = step.batch_size * (step.query_max_len + step.group_size * step.passage_max_len)
+    known: dict = {}
+    lines = []
+    try:
+        for change, options in changes.items():
+            changed = replace(step, **options)
+            # A batch of fewer tokens is not divided, however many more are allowed.
+            changed = replace(changed, sub_batch_tokens=min(changed.sub_batch_tokens, 2 * tokens))
+            if changed not in known:
+                known[changed] = footprint(config, changed)
+            lines.append(Line(change, known[changed]))
+    except ValueError as error:
+        raise KitError(f"no plan: a model of the type {config.model_type} is not known ({error})") from error
+    return lines
+
+
+def free_memory(device: str, processes: int) -> int | None:
+    """Bytes; None where the device is not there."""
+    if device == "cpu":
+        return free_on_machine()
+    import torch
+
+    return free_on_gpus(processes) if torch.cuda.is_available() else None
+
+
+# ---- In words ----
+
+
+def describe(name: str, step, is_auto: bool) -> list[str]:
+    """What the table is about, in sentences."""
+    where = {"cpu": "on the CPU", "cuda": "on a GPU"}[step.device]
+    if step.processes > 1:
+        where = f"in each of {step.processes} processes {where}" if step.device == "cpu" else "on each GPU"
+    kept = "DeepSpeed ZeRO-0" if step.deepspeed else "AdamW"
+    told = [
+        f"Memory plan: {name} {where}, {step.batch_size} queries with {step.group_size} passages each, "
+        f"{step.precision}, {kept}.",
+        f"The worst case: all texts as long as query_max_len ({step.query_max_len} tokens) and passage_max_len "
+        f"({step.passage_max_len}) let them be.",
+        "GiB at the moment of a step when most is held" + (" (an estimate):" if step.device == "cuda" else ":"),
+    ]
+    if is_auto:
+        told.insert(
+            1, f"per_device_train_batch_size is auto, which is found while training: planned for {step.batch_size}."
+        )
+    return told
+
+
+def render(lines: list[Line]) -> str:
+    """A table, a line each."""
+    kinds = list(lines[0].held)
+    rows = [["", *kinds, "sum", ""]]
+    for line in lines:
+        difference = line.sum - lines[0].sum
+        told = "" if line is lines[0] else "the same" if abs(difference) < GIB / 200 else f"{difference / GIB:+.2f}"
+        rows.append([line.change, *(f"{line.held[kind] / GIB:.2f}" for kind in kinds), f"{line.sum / GIB:.2f}", told])
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    cells = (
+        [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+        for row in rows
+    )
+    return "\n".join("  ".join(row).rstrip() for row in cells)
+
+
+def judge(lines: list[Line], device: str, processes: int, free: int | None) -> str:
+    """Whether it fits, in a sentence, and if not, what would."""
+    if free is None:
+        return "Whether it fits cannot be told here, where there is no GPU."
+
+    def needed(line: Line) -> int:
+        # GPUs have memory of their own, processes on the CPU share it.
+        return (line.sum + BESIDE[device]) * (processes if device == "cpu" else 1)
+
+    what = "Python and its packages" if device == "cpu" else "CUDA"
+    place = "this machine" if device == "cpu" else "the GPU"
+    told = f"about {needed(lines[0]) / GIB:.1f} GiB with {what}, and {place} has {free / GIB:.1f} GiB free"
+    if needed(lines[0]) * (1 + MARGIN) <= free:
+        return f"It fits: {told}."
+    if needed(lines[0]) <= free:
+        return f"It just fits: {told}."
+    fitting = [line.change for line in lines[1:-1] if needed(line) <= free]
+    cure = f"what would: {' or '.join(fitting)}" if fitting else "no single line above would; change several"
+    return f"It does NOT fit: {told}; {cure}."
