@@ -178,8 +178,9 @@ def plan(config, step) -> list[Line]:
             if changed not in known:
                 known[changed] = footprint(config, changed)
             lines.append(Line(change, known[changed]))
-    except ValueError as error:
-        raise KitError(f"no plan: a model of the type {config.model_type} is not known ({error})") from error
+    except (ValueError, RuntimeError) as error:
+        # Code of other models may look at contents, which there are none of, or know no checkpointing.
+        raise KitError(f"no plan: a step of a {config.model_type} model cannot be followed ({error})") from error
     return lines
 
 
