@@ -54,7 +54,7 @@ deepspeed="${DEEPSPEED:-$KIT_DIR/ds_stage0.json}"           # a DeepSpeed config
 # ---- The learning -----------------------------------------------------------------------------------------------------
 learning_rate="${LEARNING_RATE:-1e-5}"
 num_train_epochs="${NUM_TRAIN_EPOCHS:-4}"
-per_device_train_batch_size="${PER_DEVICE_TRAIN_BATCH_SIZE:-2}"  # queries; as many as fit, for they are each other's negatives
+per_device_train_batch_size="${PER_DEVICE_TRAIN_BATCH_SIZE:-2}"  # queries, each other's negatives: the more the better; auto: as many as fit, found by a probe
 gradient_accumulation_steps="${GRADIENT_ACCUMULATION_STEPS:-1}"  # larger steps, but no more negatives
 warmup_steps="${WARMUP_STEPS:-0.1}"                         # below 1: that part of all steps
 dataloader_drop_last="${DATALOADER_DROP_LAST:-True}"

@@ -28,8 +28,9 @@ set_prepare() {
     prepare+=(--eval_data "$eval_data")
   fi
   # For what only shows in training: texts that are cut, batches that a set is too small for.
-  prepare+=(--tokenizer "$model_name_or_path" --query_max_len "$query_max_len" --passage_max_len "$passage_max_len"
-    --batch_size "$((per_device_train_batch_size * processes))")
+  prepare+=(--tokenizer "$model_name_or_path" --query_max_len "$query_max_len" --passage_max_len "$passage_max_len")
+  # What is found for auto leaves the largest set steps enough.
+  [[ $per_device_train_batch_size == auto ]] || prepare+=(--batch_size "$((per_device_train_batch_size * processes))")
   [[ -z $cache_dir ]] || prepare+=(--cache_dir "$cache_dir")
 }
 
@@ -53,28 +54,41 @@ set_evaluate() {
 
 # usage: set_torchrun PREPARED…    sets torchrun
 set_torchrun() {
-  local name
   torchrun=(torchrun)
   # The folder of PYTHON is first on PATH; in a dry run there may be nothing in it yet.
   have torchrun || [[ ! -x $PYTHON ]] || torchrun=("$PYTHON" -m torch.distributed.run)
+  set_trainer_arguments "$@"
   # After a signal a step is finished and a checkpoint written before the processes go: torchrun would kill them first.
-  torchrun+=(--standalone --nproc_per_node "$processes" --shutdown-timeout 600 -m "$entrypoint" --train_data "$@")
+  torchrun+=(--standalone --nproc_per_node "$processes" --shutdown-timeout 600 -m "$entrypoint" "${trainer_arguments[@]}")
+}
+
+# usage: set_probe PREPARED…    sets probe: what finds the numbers for per_device_train_batch_size=auto
+set_probe() {
+  local per_device_train_batch_size=1
+  set_trainer_arguments "$@"
+  probe=("$PYTHON" -m m3kit.training.batch_size --processes "$processes" "${trainer_arguments[@]}")
+}
+
+# usage: set_trainer_arguments PREPARED…    sets trainer_arguments
+set_trainer_arguments() {
+  local name
+  trainer_arguments=(--train_data "$@")
   for name in "${TRAINER_VARIABLES[@]}"; do
-    [[ -z ${!name:-} ]] || torchrun+=("--$name" "${!name}")
+    [[ -z ${!name:-} ]] || trainer_arguments+=("--$name" "${!name}")
   done
   if [[ $entrypoint != "$LIBRARY_ENTRYPOINT" ]]; then
     for name in "${KIT_TRAINER_VARIABLES[@]}"; do
-      [[ -z ${!name:-} ]] || torchrun+=("--$name" "${!name}")
+      [[ -z ${!name:-} ]] || trainer_arguments+=("--$name" "${!name}")
     done
-    ((${#evaluate[@]} == 0)) || torchrun+=(--eval_data "$eval_data")
+    ((${#evaluate[@]} == 0)) || trainer_arguments+=(--eval_data "$eval_data")
   fi
   case $precision in
-    auto) torchrun+=(--precision auto) ;;
-    fp16 | bf16) torchrun+=("--$precision" True) ;;
+    auto) trainer_arguments+=(--precision auto) ;;
+    fp16 | bf16) trainer_arguments+=("--$precision" True) ;;
   esac
-  [[ $device != cpu ]] || torchrun+=(--use_cpu True)
-  [[ -z $deepspeed ]] || torchrun+=(--deepspeed "$deepspeed")
-  torchrun+=("${extra[@]}")
+  [[ $device != cpu ]] || trainer_arguments+=(--use_cpu True)
+  [[ -z $deepspeed ]] || trainer_arguments+=(--deepspeed "$deepspeed")
+  trainer_arguments+=("${extra[@]}")
 }
 
 # What train would run, as a script on stdout: every line can be pasted.
@@ -92,10 +106,29 @@ show_plan() {
   quote "${doctor[@]}"
   quote "${prepare[@]}"
   expected_folders
-  set_torchrun "${expected[@]}"
-  quote "${torchrun[@]}"
+  show_training
   ((${#evaluate[@]} == 0)) || quote "${evaluate[@]}"
   show_memory "$found"
+}
+
+# The commands from the prepared data to a model.
+show_training() {
+  local line name
+  if [[ $per_device_train_batch_size != auto ]]; then
+    set_torchrun "${expected[@]}"
+    quote "${torchrun[@]}"
+    return
+  fi
+  set_probe "${expected[@]}"
+  printf 'read -r batch_size sub_batch_tokens < <(%s)\n' "$(quote "${probe[@]}")"
+  # shellcheck disable=SC2016  # variables of the shell it is pasted into
+  local per_device_train_batch_size='$batch_size' sub_batch_tokens='$sub_batch_tokens'
+  set_torchrun "${expected[@]}"
+  line=$(quote "${torchrun[@]}")
+  for name in batch_size sub_batch_tokens; do
+    line=${line//"'\$$name'"/"\"\$$name\""}
+  done
+  printf '%s\n' "$line"
 }
 
 # usage: show_memory RUN    what training will take of it, on stderr; unless RUN is true only the command that says it
@@ -174,6 +207,12 @@ train() {
   if $held_out && ! is_eval_folder "$eval_data"; then
     evaluate=()
     say 'Evaluation: none, for nothing was held out (the reason is above); whether the model got better stays unknown.'
+  fi
+  if [[ $per_device_train_batch_size == auto ]]; then
+    set_probe "${prepared[@]}"
+    step 'Finding the batch size' "${probe[@]}" >"$scratch/numbers"
+    # shellcheck disable=SC2034  # set_torchrun has it by its name
+    read -r per_device_train_batch_size sub_batch_tokens <"$scratch/numbers"
   fi
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"

@@ -135,8 +135,10 @@ settle_variables() {
   output_dir=${output_dir%/}
   [[ $precision == @(auto|fp16|bf16|fp32) ]] || die "precision is auto, fp16, bf16 or fp32, not '$precision'"
   [[ $num_gpus == auto || $num_gpus =~ ^[1-9][0-9]*$ ]] || die "num_gpus is a number or auto, not '$num_gpus'"
-  [[ $per_device_train_batch_size =~ ^[1-9][0-9]*$ ]] ||
-    die "per_device_train_batch_size is a whole number above 0, not '$per_device_train_batch_size'"
+  [[ $per_device_train_batch_size == auto || $per_device_train_batch_size =~ ^[1-9][0-9]*$ ]] ||
+    die "per_device_train_batch_size is auto or a whole number above 0, not '$per_device_train_batch_size'"
+  [[ $per_device_train_batch_size != auto || $entrypoint != "$LIBRARY_ENTRYPOINT" ]] ||
+    die "per_device_train_batch_size is auto, which is found for the kit's own trainer; with the untouched library (entrypoint) give a number"
   [[ $holdout =~ ^(0|0?\.[0-9]+)$ ]] || die "holdout is a share of the queries, from 0 to below 1 (0.05), not '$holdout'"
   [[ $kind == multi || $num_gpus == @(auto|1) ]] ||
     die "this script trains in one process, and num_gpus is $num_gpus; for several: ./run_flagembedding_training.sh"

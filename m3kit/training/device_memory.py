@@ -1,0 +1,104 @@
+"""How much memory is free on a device, and how much something took at most."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+from pathlib import Path
+
+import torch
+
+from m3kit.errors import KitError
+
+PROCESS = Path("/proc/self")
+SYSTEM = Path("/proc/meminfo")
+# Where a container's limit stands, what of it is used, and by what name what is only cached: versions 2 and 1.
+CGROUPS = (
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+# Of malloc.h.
+M_MMAP_THRESHOLD = -3
+# So much does glibc keep of what a training step has freed, measured from 1,500 to 10,000 tokens.
+IN_PIECES = 2**29
+
+
+def memory_of(device: torch.device, processes: int) -> GpuMemory | CpuMemory:
+    """Raises ``KitError`` where it cannot be measured."""
+    if device.type == "cuda":
+        return GpuMemory(processes)
+    if device.type == "cpu" and SYSTEM.exists():
+        return CpuMemory(processes)
+    raise KitError(
+        f"per_device_train_batch_size is auto, and the memory of this device ({device.type}) cannot be measured: only "
+        "an NVIDIA GPU's and, under Linux, the CPU's; give a number"
+    )
+
+
+class GpuMemory:
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+
+    def free(self) -> int:
+        """Of the GPU that has least, for all must do alike."""
+        numbers = range(min(self._processes, torch.cuda.device_count()))
+        return min(torch.cuda.mem_get_info(number)[0] for number in numbers)
+
+    def begin(self) -> None:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        self._before = torch.cuda.memory_allocated()
+
+    def taken(self) -> int:
+        """Bytes, at most, since ``begin``."""
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - self._before
+
+
+class CpuMemory:
+    def __init__(self, processes: int) -> None:
+        self._processes = processes
+        # As it comes, glibc keeps what was freed in pieces, by chance more or less; with a limit it gives it back.
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, 2**20)
+
+    def free(self) -> int:
+        """For each of the processes: they share it, and each needs first what this one has taken already."""
+        available = _number(SYSTEM.read_text("utf-8"), "MemAvailable:") << 10
+        available = min([available, *_free_in_container()])
+        return (available - (self._processes - 1) * self._status("VmRSS:")) // self._processes - IN_PIECES
+
+    def begin(self) -> None:
+        # What takes again what was freed and kept would not show.
+        with contextlib.suppress(AttributeError, OSError):
+            ctypes.CDLL(None).malloc_trim(0)
+        try:
+            (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
+        except OSError as error:
+            raise KitError(
+                f"per_device_train_batch_size is auto, and this machine does not let memory be measured "
+                f"(/proc/self/clear_refs: {error.strerror}); give a number"
+            ) from error
+        self._before = self._status("VmRSS:")
+
+    def taken(self) -> int:
+        """Bytes, at most, since ``begin``."""
+        return max(0, self._status("VmHWM:") - self._before)
+
+    @staticmethod
+    def _status(name: str) -> int:
+        return _number((PROCESS / "status").read_text("utf-8"), name) << 10
+
+
+def _free_in_container() -> list[int]:
+    for folder, limit, used, cached in CGROUPS:
+        with contextlib.suppress(OSError, ValueError):
+            most = int((folder / limit).read_text())  # "max" where there is none
+            reclaimable = _number((folder / "memory.stat").read_text(), f"{cached} ")
+            return [most - int((folder / used).read_text()) + reclaimable]
+    return []
+
+
+def _number(text: str, name: str) -> int:
+    lines = (line for line in text.splitlines() if line.startswith(name))
+    return int(next(lines, f"{name} 0").split()[1])
