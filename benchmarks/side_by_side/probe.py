@@ -86,21 +86,18 @@ class Probe(TrainerCallback):
     def _memory(self) -> dict[str, int]:
         model, optimizer = self.trainer.model, self.trainer.optimizer
         parameters = list(model.parameters())
+        # Those without a state never had a gradient, such as an unused pooler.
+        learned = [parameter for parameter, state in optimizer.state.items() if state]
         states = [value for state in optimizer.state.values() for value in state.values() if torch.is_tensor(value)]
-        words = (
-            model.get_input_embeddings()
-            if hasattr(model, "get_input_embeddings")
-            else _encoder(model).get_input_embeddings()
-        )
+        workers = psutil.Process().children(recursive=True)
+        words = _encoder(model).get_input_embeddings()
         figures = {
             "before_bytes": self.before,
             "peak_bytes": peak(),
             "weights_bytes": sum(map(_bytes, [*parameters, *model.buffers()])),
-            "gradients_bytes": sum(_bytes(parameter) for parameter in parameters if parameter.requires_grad),
+            "gradients_bytes": sum(map(_bytes, learned)),
             "optimizer_bytes": sum(map(_bytes, states)),
-            "workers_bytes": sum(
-                process.memory_full_info().uss for process in psutil.Process().children(recursive=True)
-            ),
+            "workers_bytes": sum(worker.memory_full_info().uss for worker in workers),
             "parameters": sum(parameter.numel() for parameter in parameters),
             "parameters_but_words": sum(parameter.numel() for parameter in parameters) - words.weight.numel(),
         }
