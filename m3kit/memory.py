@@ -27,7 +27,13 @@ BGE_M3 = {
     "max_position_embeddings": 8194,
     "type_vocab_size": 1,
 }
-# Batches that are found while training ("auto") cannot be planned.
+SWITCHES = {
+    "gradient_checkpointing": True,
+    "unified_finetuning": True,
+    "fix_encoder": False,
+    "unified_negatives_cross_device": False,
+}
+# A batch that a probe finds before training ("auto") cannot be planned.
 BATCH_OF_AUTO = 2
 # Beside the tensors: Python with its packages and what glibc keeps of freed memory; CUDA and its kernels.
 BESIDE = {"cpu": 2 * GIB, "cuda": 3 * GIB // 4}
@@ -58,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sub_batch_tokens", type=_positive, default=16384, help="tokens that are encoded at once")
     # the training
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="fp16")
-    for name, default in (("gradient_checkpointing", True), ("unified_finetuning", True), ("fix_encoder", False)):
+    for name, default in SWITCHES.items():
         parser.add_argument(f"--{name}", type=_true_or_false, default=default, metavar="True|False")
     # the machine
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
@@ -121,12 +127,10 @@ def make_step(args: argparse.Namespace):
         passage_max_len=args.passage_max_len,
         precision=_settle(args.precision, args.device),
         device=args.device,
-        gradient_checkpointing=args.gradient_checkpointing,
-        unified_finetuning=args.unified_finetuning,
         sub_batch_tokens=args.sub_batch_tokens,
         deepspeed=args.deepspeed,
         processes=args.processes,
-        fix_encoder=args.fix_encoder,
+        **{name: getattr(args, name) for name in SWITCHES},
     )
 
 
@@ -210,9 +214,7 @@ def describe(name: str, step, is_auto: bool) -> list[str]:
         "GiB at the moment of a step when most is held" + (" (an estimate):" if step.device == "cuda" else ":"),
     ]
     if is_auto:
-        told.insert(
-            1, f"per_device_train_batch_size is auto, which is found while training: planned for {step.batch_size}."
-        )
+        told.insert(1, f"per_device_train_batch_size is auto: a probe will find it; planned for {step.batch_size}.")
     return told
 
 

@@ -136,7 +136,7 @@ show_memory() {
   local name
   local -a memory=("$PYTHON" -m m3kit memory --device "$device" --processes "$processes" --precision "$precision")
   for name in model_name_or_path cache_dir per_device_train_batch_size train_group_size query_max_len passage_max_len \
-    sub_batch_tokens gradient_checkpointing unified_finetuning fix_encoder; do
+    sub_batch_tokens gradient_checkpointing unified_finetuning fix_encoder unified_negatives_cross_device; do
     [[ -z ${!name:-} ]] || memory+=("--$name" "${!name}")
   done
   [[ -z $deepspeed ]] || memory+=(--deepspeed)

@@ -230,16 +230,6 @@ def test_memory_that_cannot_be_measured_is_said(monkeypatch, tmp_path):
         device_memory.CpuMemory(1).begin()
 
 
-def test_a_containers_limit_counts(monkeypatch, tmp_path):
-    for name, value in {"memory.max": 10**9, "memory.current": 4 * 10**8}.items():
-        (tmp_path / name).write_text(f"{value}\n")
-    (tmp_path / "memory.stat").write_text("anon 5\ninactive_file 100000000\n")
-    monkeypatch.setattr(device_memory, "CGROUPS", [(tmp_path, "memory.max", "memory.current", "inactive_file")])
-    assert device_memory.CpuMemory(1).free() == 7 * 10**8 - device_memory.IN_PIECES
-    (tmp_path / "memory.max").write_text("max\n")
-    assert device_memory.CpuMemory(1).free() > 0
-
-
 def test_processes_on_one_cpu_share_its_memory():
     one, four = (device_memory.CpuMemory(count).free() for count in (1, 4))
     assert four < one / 3

@@ -9,14 +9,9 @@ from pathlib import Path
 import torch
 
 from m3kit.errors import KitError
+from m3kit.free_memory import free_on_gpus, free_on_machine
 
 PROCESS = Path("/proc/self")
-SYSTEM = Path("/proc/meminfo")
-# Where a container's limit stands, what of it is used, and by what name what is only cached: versions 2 and 1.
-CGROUPS = (
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "inactive_file"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
-)
 # Of malloc.h.
 M_MMAP_THRESHOLD = -3
 # So much does glibc keep of what a training step has freed, measured from 1,500 to 10,000 tokens.
@@ -27,7 +22,7 @@ def memory_of(device: torch.device, processes: int) -> GpuMemory | CpuMemory:
     """Raises ``KitError`` where it cannot be measured."""
     if device.type == "cuda":
         return GpuMemory(processes)
-    if device.type == "cpu" and SYSTEM.exists():
+    if device.type == "cpu" and PROCESS.exists():
         return CpuMemory(processes)
     raise KitError(
         f"per_device_train_batch_size is auto, and the memory of this device ({device.type}) cannot be measured: only "
@@ -41,8 +36,7 @@ class GpuMemory:
 
     def free(self) -> int:
         """Of the GPU that has least, for all must do alike."""
-        numbers = range(min(self._processes, torch.cuda.device_count()))
-        return min(torch.cuda.mem_get_info(number)[0] for number in numbers)
+        return free_on_gpus(self._processes)
 
     def begin(self) -> None:
         torch.cuda.empty_cache()
@@ -64,9 +58,7 @@ class CpuMemory:
 
     def free(self) -> int:
         """For each of the processes: they share it, and each needs first what this one has taken already."""
-        available = _number(SYSTEM.read_text("utf-8"), "MemAvailable:") << 10
-        available = min([available, *_free_in_container()])
-        return (available - (self._processes - 1) * self._status("VmRSS:")) // self._processes - IN_PIECES
+        return (free_on_machine() - (self._processes - 1) * self._status("VmRSS:")) // self._processes - IN_PIECES
 
     def begin(self) -> None:
         # What takes again what was freed and kept would not show.
@@ -87,18 +79,5 @@ class CpuMemory:
 
     @staticmethod
     def _status(name: str) -> int:
-        return _number((PROCESS / "status").read_text("utf-8"), name) << 10
-
-
-def _free_in_container() -> list[int]:
-    for folder, limit, used, cached in CGROUPS:
-        with contextlib.suppress(OSError, ValueError):
-            most = int((folder / limit).read_text())  # "max" where there is none
-            reclaimable = _number((folder / "memory.stat").read_text(), f"{cached} ")
-            return [most - int((folder / used).read_text()) + reclaimable]
-    return []
-
-
-def _number(text: str, name: str) -> int:
-    lines = (line for line in text.splitlines() if line.startswith(name))
-    return int(next(lines, f"{name} 0").split()[1])
+        lines = (PROCESS / "status").read_text("utf-8").splitlines()
+        return next(int(line.split()[1]) << 10 for line in lines if line.startswith(name))
