@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from conftest import KIT
+from conftest import EXAMPLE_DATA, KIT, read_jsonl
 from equivalence import Plain, collate, differences, load, losses_and_gradients, make_rows
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3TrainingArguments
 from runs import Run, arguments, losses, train, weights, write_rows
@@ -220,6 +220,19 @@ def test_a_run_in_bf16_learns_as_one_in_32_bits_and_saves_32(words):
     assert {value.dtype for value in weights(rounded.output).values()} == {torch.float32}
     assert "Precision: bf16" in rounded.log.read_text("utf-8")
     assert json.loads((rounded.output / "run.json").read_text())["settings"]["precision"] == "bf16"
+
+
+def test_a_run_in_bf16_is_evaluated_as_one_in_32_bits(words):
+    found = []
+    for name in ("fp32", "bf16"):
+        run = train(words(name, precision=name, max_steps=1, eval_data=EXAMPLE_DATA / "eval"))
+        found.append([row for row in read_jsonl(run.output / "train_log.jsonl") if "eval_seconds" in row])
+    exact, rounded = found
+    assert [row["step"] for row in exact] == [row["step"] for row in rounded] == [0, 1]
+    for one, other in zip(rounded, exact, strict=True):
+        assert one.keys() == other.keys()
+        apart = {name: abs(one[name] - other[name]) for name in one if "nDCG" in name}
+        assert len(apart) == 4 and max(apart.values()) < 0.03, apart
 
 
 @pytest.mark.parametrize("begun", ["fp32", "fp16"])

@@ -19,6 +19,7 @@ from m3kit.evaluation.evaluate import measure_retrieval, measure_task
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.models import ModelFolder
 from m3kit.evaluation.table import HEADLINE, SCORES, has_scores
+from m3kit.evaluation.vectors import Vectors
 from m3kit.training.model import M3Model
 
 # Enough to tell checkpoints apart, and a minute on a GPU at bge-m3's size. What is left out is said; the evaluation
@@ -43,10 +44,10 @@ class HeldOut:
     def measure(self, model: M3Model, tokenizer, autocast) -> dict[str, float]:
         """nDCG@10 of each score and the figure of each task, by names such as ``hybrid_nDCG@10``."""
         was_training = model.training
-        encoder = LiveEncoder(model, tokenizer, self.settings)
+        encoder = LiveEncoder(model, tokenizer, self.settings, autocast)
         figures: dict[str, float] = {}
         # Progress bars of FlagEmbedding would tear the log apart.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), torch.no_grad(), autocast():
+        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), torch.no_grad():
             if self.retrieval:
                 measured = measure_retrieval(encoder, self.retrieval)
                 figures = {
@@ -90,11 +91,16 @@ def _sample(data: EvalData, seed: int) -> EvalData:
 class LiveEncoder(Encoder):
     """The model that is being trained, encoded with as a saved one would be: by FlagEmbedding's own inference."""
 
-    def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings) -> None:
+    def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings, autocast) -> None:
         head = model.colbert_linear
         self.model = ModelFolder("tuned", "memory", Path(), head and head.out_features, None if head else "dense only")
         self.settings, self.has_heads, self.notes = settings, head is not None, []
-        self.flag_model = LiveEmbedder(model, tokenizer, settings)
+        self.flag_model, self.autocast = LiveEmbedder(model, tokenizer, settings), autocast
+
+    def _encode(self, *args, **kwargs) -> Vectors:
+        # This alone: what ranks the vectors computes in 32 bits.
+        with self.autocast():
+            return super()._encode(*args, **kwargs)
 
     def say(self, text: str) -> None:
         """Nothing: the log of the training has a line of its own for an evaluation."""
@@ -126,6 +132,10 @@ class LiveEmbedder(M3Embedder):
             sentence_pooling_method=settings.pooling_method,
             normalize_embeddings=settings.normalize_embeddings,
         )
+
+    def _convert_to_numpy(self, embeddings: torch.Tensor, device: str | None = None) -> np.ndarray:
+        # NumPy has no bfloat16, of which FlagEmbedding thinks only where it was itself asked for it.
+        return super()._convert_to_numpy(embeddings.float() if embeddings.is_floating_point() else embeddings, device)
 
     def stop_self_pool(self):
         """FlagEmbedding moves the model to the CPU when the embedder goes: this one is still being trained."""

@@ -88,7 +88,7 @@ def colbert_scores(q: Texts, p: Texts, own_group: bool) -> Tensor:
 
     FlagEmbedding keeps all products, (B, Lq, B·G, Lp), and those of padding too (T4). Of the latter only this is left:
     in a passage shorter than the longest, a token of padding scores 0, which is better than a negative product. The
-    products are made in chunks, and once more for their gradients.
+    products are made in chunks, and once more for their gradients; in 32 bits, for in 16 several tokens are the best.
     """
     count = len(q.dense)
     size = in_order((part.mask[:, 1:].sum(1) for part in q.parts), (part.places for part in q.parts))
@@ -115,6 +115,7 @@ def _all_colbert(q: Texts, p: Texts) -> Iterator[Tensor]:
 
 def _best_of_all(tokens: Tensor, passages: Tensor, padded: Tensor) -> Tensor:
     """(T, n): of T tokens, (T, D'), and n passages, (n, L, D')."""
+    tokens, passages = at_least_32_bits(tokens), at_least_32_bits(passages)
     products = (tokens @ passages.flatten(0, 1).T).unflatten(1, passages.shape[:2])
     return _best(products, padded)
 
@@ -131,12 +132,13 @@ def _own_colbert(q: Texts, p: Texts, group_size: int) -> Iterator[Tensor]:
 
 def _sum_of_own(queries: Tensor, rows: Tensor, passages: Tensor, padded: Tensor) -> Tensor:
     """(n,): of n passages with the queries in those rows."""
-    return _best((queries[rows] @ passages.transpose(1, 2)).transpose(0, 1), padded).sum(0)
+    queries, passages = at_least_32_bits(queries[rows]), at_least_32_bits(passages)
+    return _best((queries @ passages.transpose(1, 2)).transpose(0, 1), padded).sum(0)
 
 
 def _best(products: Tensor, padded: Tensor) -> Tensor:
     """(T, n) of (T, n, L)."""
-    best = at_least_32_bits(products.max(-1).values)
+    best = products.max(-1).values
     return best.clamp(min=0).where(padded, best)
 
 
