@@ -150,6 +150,8 @@ def call(command: list, threads: int, log: Path) -> None:
         "PYTHONPATH": os.pathsep.join([str(KIT_FOLDER / "benchmarks"), str(KIT_FOLDER)]),
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
+        # With several, transformers would spread one process over all.
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
     }
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(

@@ -12,13 +12,15 @@ from pathlib import Path
 
 import torch
 
-from side_by_side.cases import KIT, LIBRARY, SENTENCE
+from side_by_side.cases import KIT, LIBRARY, ON_GPU, SENTENCE
 from side_by_side.probe import Measured, Probe, resident
 
 
 def main() -> None:
     specification, result = map(Path, sys.argv[1:])
     spec = json.loads(specification.read_text("utf-8"))
+    if spec["settings"]["fp16"] == ON_GPU:
+        spec["settings"]["fp16"] = torch.cuda.is_available()
     probe = {LIBRARY: run_library, KIT: run_kit, SENTENCE: run_sentence_transformers}[spec["contender"]](spec)
     figures = probe.figures | {"device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"}
     result.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
@@ -65,7 +67,8 @@ def _run(runner_class, argument_classes, spec: dict, further: dict) -> Probe:
         "train_data": spec["rows"],
         "output_dir": spec["output_dir"],
         "cache_path": spec["cache_dir"],
-        "num_train_epochs": 1,
+        # One is enough, but where preparing has merged rows.
+        "num_train_epochs": 2,
         "logging_steps": 1,
         "report_to": "none",
         "use_cpu": not torch.cuda.is_available(),
@@ -111,7 +114,7 @@ def run_sentence_transformers(spec: dict) -> Probe:
     )
     arguments = SentenceTransformerTrainingArguments(
         output_dir=spec["output_dir"],
-        num_train_epochs=1,
+        num_train_epochs=2,
         logging_steps=1,
         report_to="none",
         save_strategy="no",
