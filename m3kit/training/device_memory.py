@@ -30,6 +30,12 @@ def memory_of(device: torch.device, processes: int) -> GpuMemory | CpuMemory:
     )
 
 
+def release_freed() -> None:
+    """Give back to the system what glibc keeps of a CPU's freed memory, between pieces that are still in use."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class GpuMemory:
     def __init__(self, processes: int) -> None:
         self._processes = processes
@@ -62,8 +68,7 @@ class CpuMemory:
 
     def begin(self) -> None:
         # What takes again what was freed and kept would not show.
-        with contextlib.suppress(AttributeError, OSError):
-            ctypes.CDLL(None).malloc_trim(0)
+        release_freed()
         try:
             (PROCESS / "clear_refs").write_text("5")  # the peak begins anew
         except OSError as error:

@@ -12,6 +12,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
 from m3kit.training.losses import candidate_loss, self_distill_loss, total_loss
 from m3kit.training.scores import (
@@ -129,13 +130,19 @@ class M3Model(EncoderOnlyEmbedderM3Model):
                 places = torch.arange(len(features["input_ids"]), device=words.ids.device) + count
             features = {name: values for name, values in features.items() if name != "places"}
             if again:
-                vectors, *of_tokens = checkpoint(self._encode, features, words, use_reentrant=False)
+                vectors, *of_tokens = checkpoint(self._encode_again, features, words, use_reentrant=False)
             else:
                 vectors, *of_tokens = self._encode(features, words)
             dense.append(vectors)
             parts.append(Part(places, features["input_ids"], features["attention_mask"], *of_tokens))
             count += len(places)
         return Texts(at_least_32_bits(in_order(dense, (part.places for part in parts))), parts)
+
+    def _encode_again(self, features: dict[str, Tensor], words: Words):
+        # Each sub-batch leaves its vectors amid what it frees: on a CPU glibc would keep more and more between them.
+        if words.ids.device.type == "cpu":
+            release_freed()
+        return self._encode(features, words)
 
     def _encode(self, features: dict[str, Tensor], words: Words) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Of n texts of L tokens (n, D); of their tokens weights, (n, L), and ColBERT vectors, (n, L - 1, D')."""
