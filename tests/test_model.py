@@ -186,6 +186,16 @@ def test_t3_one_sub_batch_at_a_time_takes_memory(starter, unified):
         assert growth(Plain, starter, unified, 2) > undivided / 2
 
 
+def test_t3_what_a_sub_batch_frees_is_given_back_each_time(monkeypatch, starter):
+    """Forward and backward: glibc would keep it between the vectors that stay, up to many times their size."""
+    calls = []
+    monkeypatch.setattr("m3kit.training.model.release_freed", lambda: calls.append(1))
+    for size, expected in ((-1, 0), (2, 2 * (2 + 5))):
+        model = load(M3Model, starter, sub_batch_size=size)
+        model(**collate(model, make_rows(3, 3), sub_batch_size=size)).loss.backward()
+        assert len(calls) == expected
+
+
 @pytest.mark.parametrize("size", [0, -1, -2, None])
 def test_t3_sizes_that_divide_nothing(starter, size):
     model = load(M3Model, starter, sub_batch_size=size)
