@@ -127,7 +127,10 @@ def _train(words: list[str], environment: dict[str, str], log: str) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
         sys.argv = ["m3kit.training", *words]
-        sys.exit(main())
+        code = main()
+        # With its group a process may abort where the interpreter ends.
+        assert code or not torch.distributed.is_initialized()
+        sys.exit(code)
 
 
 def train(words: list[str], processes: int = 1, **environment: str) -> Run:
