@@ -15,7 +15,7 @@ COLUMNS = (
     ("CPU s a step", "cpu_seconds_per_step", "{:.3g}"),
     ("s a step", "seconds_per_step", "{:.3g}"),
     ("rows/s", "rows_per_second", "{:.3g}"),
-    ("pairs a CPU s", "pairs_per_cpu_second", "{:.3g}"),
+    ("pairs a CPU s", "pairs_per_cpu_second", "{:,.4g}"),
     ("texts a step", "texts_per_step", "{:.4g}"),
     ("tokens/s", "tokens_per_second", "{:,.0f}"),
     ("padding", "padding", "{:.0%}"),
