@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import sys
 import warnings
 from pathlib import Path
 
+import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
@@ -27,6 +29,14 @@ WORDY = (
 
 
 def main() -> int:
+    code = _train()
+    # After an error others may still wait for this process.
+    if code != 1:
+        _leave_group()
+    return code
+
+
+def _train() -> int:
     for name in WORDY:
         logging.getLogger(name).setLevel(logging.ERROR)
     # Bars would tear the log apart.
@@ -49,6 +59,16 @@ def main() -> int:
         _tell(f"{stopped}{_where_it_goes_on(runner)}; run the same command again to go on")
         return stopped.exit_code
     return 0
+
+
+def _leave_group() -> None:
+    """End the threads that talk to other processes: one that outlives the interpreter may abort the process."""
+    gc.collect()  # the model, which holds on to them
+    deepspeed = sys.modules.get("deepspeed")
+    if deepspeed and deepspeed.comm.is_initialized():
+        deepspeed.comm.destroy_process_group()  # torch's, and what DeepSpeed made of it
+    elif torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def _where_it_goes_on(runner: Runner | None) -> str:

@@ -9,7 +9,6 @@ import math
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 
@@ -159,8 +158,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             trainer.tell_base = lambda figures: record.update(base=figures)
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
-            # Its threads, where they outlive the interpreter, abort the process: rarely, and with all work done.
-            PartialState().destroy_process_group()
             if trainer.stopped:
                 raise Stopped(trainer.stopped)
             if record:
