@@ -29,7 +29,7 @@ def languages(data: DataSet, settings: Settings) -> Iterator[Problem]:
     sample = [text for text in sample if len(text) >= CHARACTERS]
     if len(sample) < ENOUGH:
         return
-    guesses = [_identifier().classify(text) for text in sample]
+    guesses = [identifier().classify(text) for text in sample]
     counts = Counter(language for language, probability in guesses if probability >= SURE)
     total = counts.total()
     several = [(language, count) for language, count in counts.most_common() if count >= SHARE * total]
@@ -41,7 +41,7 @@ def languages(data: DataSet, settings: Settings) -> Iterator[Problem]:
 
 
 @lru_cache(maxsize=1)
-def _identifier():
+def identifier():
     # Half a second and 60 MB: only where there is something to identify.
     from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
