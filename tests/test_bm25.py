@@ -104,7 +104,7 @@ def test_mixed_and_unknown_languages_are_neither_stemmed_nor_stopped():
     rankings, settings = rank_bm25(["stems", "captain", "the"], [*ENGLISH, *GERMAN, "stem", "stems"])
     assert settings["language"] == "mixed: english 50%, german 50%"
     assert settings["stemmer"] is None and settings["stop_words"] is None
-    assert rankings[:2] == [[9], [3]] and sorted(rankings[2]) == [0, 1, 2]
+    assert rankings[:2] == [[9], [3]] and sorted(rankings[2]) == [0, 1, 2, 3]
     assert rank_bm25(["7"], ["7 8 9", "1 2"])[1]["language"] == "no known language"
     # A language that has no stemmer is named all the same.
     assert rank_bm25(["x"], UKRAINIAN)[1]["stemmer"] is None
