@@ -1,4 +1,4 @@
-"""Evaluation beside retrieval: semantic similarity, classification and clustering, read and measured."""
+"""Evaluation beside retrieval: semantic similarity, classification and clustering, as the command tells of them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import pytest
 from conftest import write_jsonl
 from scipy.spatial.distance import cdist
 from scipy.stats import rankdata
-from sklearn.cluster import KMeans
-from sklearn.metrics import accuracy_score, completeness_score, homogeneity_score
+from sklearn.metrics import accuracy_score
 from tiny import PASSAGES, write_beir
 
 from m3kit.__main__ import main
@@ -22,7 +21,7 @@ from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.models import find_model
 from m3kit.evaluation.table import render_table, verdict
-from m3kit.evaluation.tasks import Classification, Clustering, Sts
+from m3kit.evaluation.tasks import Clustering
 
 TEXTS = list(PASSAGES.values())
 PAIRS = [
@@ -34,9 +33,14 @@ CLASSIFIED = [{"text": text, "label": label} for text, label in zip(TEXTS, ["wat
 CLUSTERED = [{"text": text, "label": label} for text, label in zip(TEXTS, "aabbccaabbcc", strict=True)]
 
 
-def write_tasks(folder, sts=PAIRS, classified=CLASSIFIED, labels=LABELS, clustered=CLUSTERED):
+def write_tasks(folder, sts=PAIRS, classified=CLASSIFIED, labels=LABELS, clustered=CLUSTERED, training=None):
     """The three tasks; None leaves one out, and a string is a file's whole text."""
-    files = {"sts/test": sts, "classification/test": classified, "clustering/test": clustered}
+    files = {
+        "sts/test": sts,
+        "classification/test": classified,
+        "classification/train": training,
+        "clustering/test": clustered,
+    }
     for name, rows in files.items():
         path = folder / f"{name}.jsonl"
         if isinstance(rows, str):
@@ -62,13 +66,24 @@ def test_all_parts_are_read(tmp_path):
     assert data.tasks["classification"].labels[:2] == ["water", "7"]  # a number is its digits
 
 
+def test_training_rows_are_read_and_left_out_of_the_quick_task(tmp_path):
+    write_tasks(tmp_path, training=[{"text": "winter", "label": 7}, {"text": "river", "label": "water"}])
+    tasks = read_eval_folder(tmp_path).tasks
+    task = tasks["classification"]
+    assert task.training == (["winter", "river"], ["7", "water"])
+    assert task.counts == {"texts": 12, "labels": 3, "training texts": 2}
+    assert task.texts == [*TEXTS, *LABELS.values(), "winter", "river"]
+    assert task.quick.texts == [*TEXTS, *LABELS.values()]
+    assert tasks["sts"].quick is tasks["sts"] and tasks["clustering"].quick is tasks["clustering"]
+
+
 def test_reading_needs_no_torch_and_no_sklearn(tmp_path):
     code = "import sys, m3kit.evaluation.evaluate; sys.exit('torch' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 STS, CLASSIFICATION, CLUSTERING = "sts/test.jsonl", "classification/test.jsonl", "clustering/test.jsonl"
-LABELS_FILE = "classification/labels.json"
+LABELS_FILE, TRAINING = "classification/labels.json", "classification/train.jsonl"
 
 
 def pair(**changed) -> list[dict]:
@@ -95,6 +110,10 @@ def row(**changed) -> list[dict]:
         ({"classified": row(text="")}, f"{CLASSIFICATION}:2:", "text is missing or empty"),
         ({"classified": row(label=None)}, f"{CLASSIFICATION}:2:", "label is missing, empty or no string"),
         ({"classified": row(label="fire")}, f"{CLASSIFICATION}:2:", "label 'fire' is not in labels.json"),
+        ({"training": row(label="fire")}, f"{TRAINING}:2:", "label 'fire' is not in labels.json"),
+        ({"training": row(text=" ")}, f"{TRAINING}:2:", "text is missing or empty"),
+        ({"training": CLASSIFIED[:1]}, f"{TRAINING}:1:", "has one label only"),
+        ({"training": ""}, f"{TRAINING}:1:", "has no rows"),
         ({"labels": '{"a": "x",\n"b"}'}, f"{LABELS_FILE}:2:", "broken JSON"),
         ({"labels": {"water": "river"}}, f"{LABELS_FILE}:1:", "no JSON object of two or more labels"),
         ({"labels": LABELS | {"7": " "}}, f"{LABELS_FILE}:1:", "the text of label '7' is missing"),
@@ -137,148 +156,113 @@ def test_missing_files_are_named(tmp_path):
         read_eval_folder(tmp_path)
 
 
-# ---- measures: equal to what scipy and scikit-learn make of the same vectors ---------------------------------------
-
-
-@pytest.fixture
-def vectors():
-    """24 vectors of different lengths: not normalised."""
-    return np.random.default_rng(3).normal(size=(24, 8)).astype(np.float32)
-
-
-def test_spearman_is_the_correlation_of_the_ranks(vectors):
-    scores = [0, 0.1, 0.1, 0.3, 0.2, 0.9, 0.8, 1, 0.5, 0.5, 0.6, 0.7]
-    cosines = [1 - cdist([one], [two], "cosine")[0, 0] for one, two in zip(vectors[:12], vectors[12:], strict=True)]
-    expected = np.corrcoef(rankdata(scores), rankdata(cosines))[0, 1]
-    measured = Sts([""] * 12, [""] * 12, scores).measure(vectors)
-    assert measured == {"Spearman": pytest.approx(expected)} and abs(expected) > 0.01
-
-
-def test_spearman_of_a_model_that_tells_nothing_apart_is_0():
-    assert Sts(["a", "b"], ["c", "d"], [0, 1]).measure(np.ones((4, 2), np.float32)) == {"Spearman": 0.0}
-
-
-def test_accuracy_is_that_of_the_nearest_label_text(vectors):
-    labels = list("abcd" * 5)
-    nearest = ["abcd"[number] for number in cdist(vectors[:20], vectors[20:], "cosine").argmin(axis=1)]
-    label_texts = {label: f"text of {label}" for label in "abcd"}
-    measured = Classification([""] * 20, labels, label_texts).measure(vectors)
-    assert measured == {"accuracy": accuracy_score(labels, nearest)} and 0 < measured["accuracy"] < 1
-    # A label without a row can be the nearest all the same, which is then wrong.
-    one_label = Classification([""] * 20, ["a"] * 20, label_texts).measure(vectors)
-    assert one_label == {"accuracy": nearest.count("a") / 20}
-
-
-def test_v_measure_is_the_mean_of_five_k_means(vectors):
-    labels = list("abc" * 8)
-    values = []
-    for seed in range(5):
-        clusters = KMeans(n_clusters=3, n_init=1, random_state=seed).fit(vectors).labels_
-        parts = homogeneity_score(labels, clusters), completeness_score(labels, clusters)
-        values.append(2 * parts[0] * parts[1] / sum(parts))
-    task = Clustering([""] * 24, labels)
-    assert task.measure(vectors) == {"V-measure": pytest.approx(np.mean(values))}
-    vectors += np.array([{"a": 0, "b": 50, "c": -50}[label] for label in labels], np.float32)[:, None]
-    assert task.measure(vectors) == {"V-measure": pytest.approx(1.0)}
-
-
 # ---- the command ---------------------------------------------------------------------------------------------------
+
+NO_DIFFERENCE = {"change": 0.0, "interval": [0.0, 0.0], "p": 1.0, "verdict": "no difference"}
+METRICS = {
+    "sts": ["Spearman"],
+    "classification": ["nearest label", "1-NN", "probe"],
+    "clustering": ["V-measure"],
+}
 
 
 def run(model_folder, eval_data, output, *more) -> dict:
     models = ["--models", f"base={model_folder}", f"tuned={model_folder}"]
     places = ["--eval_data", str(eval_data), "--output_dir", str(output), "--device", "cpu", "--batch_size", "4"]
-    assert main(["evaluate", *models, *places, *more]) == 0
+    alone = ["--general_data", "none", "--vector_cache", "none"]
+    assert main(["evaluate", *models, *places, *alone, *more]) == 0
     return json.loads((output / "metrics.json").read_text(encoding="utf-8"))
 
 
-def test_the_command_measures_all_four_parts(model_folder, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("m3kit.evaluation.evaluate.BATCHES_A_CHUNK", 2)
+def dense(model_folder, texts: list[str], **settings) -> np.ndarray:
+    encoder = Encoder(find_model("m", str(model_folder)), EncodeSettings(**settings))
+    vectors = encoder.dense(texts)
+    encoder.close()
+    return vectors
+
+
+def test_the_command_measures_all_four_parts(model_folder, tmp_path, capsys):
     metrics = run(model_folder, write_tasks(write_beir(tmp_path / "eval")), tmp_path / "out")
-    captured = capsys.readouterr()
+    out = capsys.readouterr().out
     assert metrics["queries"] == 3 and metrics["tasks"] == {
         "sts": {"pairs": 6}, "classification": {"texts": 12, "labels": 3}, "clustering": {"texts": 12, "labels": 3},
     }  # fmt: skip
-    base, change = metrics["models"]["base"], metrics["change"]
-    assert {task: list(values) for task, values in base["tasks"].items()} == {
-        "sts": ["Spearman"], "classification": ["accuracy"], "clustering": ["V-measure"],
-    }  # fmt: skip
-    assert change["hybrid"]["nDCG@10"] == 0
-    assert change["tasks"] == {task: dict.fromkeys(values, 0.0) for task, values in base["tasks"].items()}
+    base, compared = metrics["models"]["base"], metrics["comparisons"]["tuned"]
+    assert {task: list(values) for task, values in base["tasks"].items()} == METRICS
+    assert compared["hybrid"]["nDCG@10"] == NO_DIFFERENCE
+    assert compared["tasks"] == {task: dict.fromkeys(names, NO_DIFFERENCE) for task, names in METRICS.items()}
     assert metrics["settings"]["kmeans_seeds"] == [0, 1, 2, 3, 4]
-    assert {"ir-measures", "scipy", "scikit-learn"} < set(metrics["settings"]["versions"])
+    assert {"scipy", "scikit-learn"} < set(metrics["settings"]["versions"])
 
-    lines = captured.out.rstrip("\n").split("\n")
-    assert lines[:4] == [
-        "3 queries, 12 passages, 3 relevant pairs",
-        "sts: 6 pairs",
-        "classification: 12 texts, 3 labels",
-        "clustering: 12 texts, 3 labels",
-    ]
-    rows = [line.split() for line in lines]
-    assert rows.index(["score", "metric", "base", "tuned", "change"]) < rows.index(
-        ["task", "metric", "base", "tuned", "change"]
-    )
-    accuracy = f"{base['tasks']['classification']['accuracy']:.3f}"
-    assert ["classification", "accuracy", accuracy, accuracy, "+0.000"] in rows
-    assert max(map(len, lines)) <= 100
+    lines = out.rstrip("\n").split("\n")
+    for line in ("sts: 6 pairs", "classification: 12 texts, 3 labels", "clustering: 12 texts, 3 labels"):
+        assert line in lines
+    words = [line.split() for line in lines]
+    for metric, shown in base["tasks"]["classification"].items():
+        row = [*metric.split(), f"{shown:.3f}", f"{shown:.3f}", "+0.000"]
+        assert any(row == line[1 : 1 + len(row)] for line in words)
     assert lines[-1].startswith("nDCG@10 of the hybrid score stayed at")
-    assert "base: encoding 3 queries" in captured.err
-    for words in ("9 to 12 of 12 for sts", "9 to 15 of 15 for classification", "1 to 8 of 12 for clustering"):
-        assert f"tuned: encoding texts {words}" in captured.err
 
-    encoder = Encoder(find_model("m", str(model_folder)), EncodeSettings())
-    texts, labels = encoder.dense(TEXTS), encoder.dense(list(LABELS.values()))
-    encoder.close()
-    nearest = [list(LABELS)[number] for number in cdist(texts, labels, "cosine").argmin(axis=1)]
-    assert base["tasks"]["classification"]["accuracy"] == accuracy_score(["water", "7"] * 6, nearest)
+    texts = dense(model_folder, TEXTS)
+    nearest = cdist(texts, dense(model_folder, list(LABELS.values())), "cosine").argmin(axis=1)
+    right = accuracy_score(["water", "7"] * 6, [list(LABELS)[number] for number in nearest])
+    assert base["tasks"]["classification"]["nearest label"] == right
     expected = Clustering(TEXTS, list("aabbccaabbcc")).measure(texts)
     assert base["tasks"]["clustering"] == pytest.approx(expected)
+
+
+def test_notes_about_the_data_stand_with_the_model(model_folder, tmp_path, capsys):
+    alone = [*CLASSIFIED, {"text": "signal", "label": "never_seen"}]
+    write_tasks(tmp_path / "eval", sts=None, classified=alone, clustered=None)
+    metrics = run(model_folder, tmp_path / "eval", tmp_path / "out")
+    note = "Classification: 1-NN and probe leave out the labels that have one row only (1)."
+    assert note in metrics["models"]["base"]["notes"] and note in capsys.readouterr().out
 
 
 def test_sts_alone_is_the_headline_and_its_texts_are_encoded_as_passages(model_folder, tmp_path, capsys):
     eval_data = write_tasks(tmp_path / "eval", classified=None, labels=None, clustered=None)
     instruction = ["--query_instruction_for_retrieval", "winter", "--query_max_len", "3", "--passage_max_len", "4"]
     metrics = run(model_folder, eval_data, tmp_path / "out", *instruction)
-    captured = capsys.readouterr()
-    assert metrics["tasks"] == {"sts": {"pairs": 6}} and metrics["change"] == {"tasks": {"sts": {"Spearman": 0.0}}}
-    assert "queries" not in metrics and "ties" not in metrics["settings"]
+    out = capsys.readouterr().out
+    assert metrics["tasks"] == {"sts": {"pairs": 6}}
+    assert metrics["comparisons"] == {"tuned": {"tasks": {"sts": {"Spearman": NO_DIFFERENCE}}}}
     base = metrics["models"]["base"]
-    assert set(base) == {"path", "tasks", "notes", "seconds"}
+    assert set(base) == {"path", "settings", "tasks", "notes", "seconds"}
+    assert not {"queries", "bm25", "distributions", "examples"} & set(metrics)
 
-    encoder = Encoder(find_model("m", str(model_folder)), EncodeSettings(passage_max_len=4))
-    vectors = encoder.passages([text for pair in PAIRS for text in (pair["sentence1"], pair["sentence2"])]).dense
-    encoder.close()
+    vectors = dense(
+        model_folder, [text for pair in PAIRS for text in (pair["sentence1"], pair["sentence2"])], passage_max_len=4
+    )
     cosines = [1 - cdist([one], [two], "cosine")[0, 0] for one, two in zip(vectors[::2], vectors[1::2], strict=True)]
     expected = np.corrcoef(rankdata([pair["score"] for pair in PAIRS]), rankdata(cosines))[0, 1]
     assert base["tasks"] == {"sts": {"Spearman": pytest.approx(expected)}}
     shown = f"{base['tasks']['sts']['Spearman']:.3f}"
-    assert captured.out.split("\n") == [
-        "sts: 6 pairs",
-        "",
-        "task            metric           base    tuned   change",
-        "-------------------------------------------------------",
-        f"sts             Spearman    {shown:>9}{shown:>9}   +0.000",
-        "",
-        f"Spearman of sts stayed at {shown}.",
-        "",
-    ]
+    assert out.startswith("sts: 6 pairs\n")
+    assert out.rstrip().split("\n")[-1].startswith(f"Spearman of sts stayed at {shown}")
 
 
-def result(*accuracies: float) -> dict:
-    """What metrics.json holds of models with these accuracies, and a V-measure of 0.25 each."""
-    tasks = [{"classification": {"accuracy": value}, "clustering": {"V-measure": 0.25}} for value in accuracies]
+def result(*found: float) -> dict:
+    """What metrics.json holds of models whose nearest label is so often right, and a V-measure of 0.25 each."""
+    tasks = [{"classification": {"nearest label": value}, "clustering": {"V-measure": 0.25}} for value in found]
     models = {f"m{number}": {"tasks": measured, "notes": []} for number, measured in enumerate(tasks)}
-    return {"models": models, "tasks": {"classification": {"texts": 9, "labels": 2}}}
+    change = found[-1] - found[0]
+    word = "better" if change > 0 else "worse"
+    compared = {"change": change, "interval": [change - 0.1, change + 0.1], "p": 0.001, "verdict": word}
+    comparison = {"tasks": {"classification": {"nearest label": compared}, "clustering": {"V-measure": NO_DIFFERENCE}}}
+    return {
+        "models": models,
+        "comparisons": {"m1": comparison} if len(found) > 1 else {},
+        "tasks": {"classification": {"texts": 9, "labels": 2}, "clustering": {"texts": 9, "labels": 2}},
+    }
 
 
 def test_without_retrieval_each_task_has_its_sentence():
-    assert verdict(result(0.5, 0.75)).split("\n") == [
-        "Accuracy of classification went from 0.500 to 0.750 (+0.250).",
-        "V-measure of clustering stayed at 0.250.",
-    ]
-    worse = "The m1 model is WORSE than the m0 by 0.250: Accuracy of classification went from 0.500 to 0.250 (-0.250)."
-    assert verdict(result(0.5, 0.25)).split("\n")[0] == worse
-    assert verdict(result(0.5)).split("\n")[0] == "Accuracy of classification of m0 is 0.500."
+    first, second = verdict(result(0.5, 0.75)).split("\n")
+    assert first.startswith("Nearest label of classification went from 0.500 to 0.750 (+0.250): better")
+    assert second.startswith("V-measure of clustering stayed at 0.250")
+    worse = "The m1 model is WORSE than the m0: Nearest label of classification went from 0.500 to 0.250 (-0.250)"
+    assert verdict(result(0.5, 0.25)).startswith(worse)
+    assert verdict(result(0.5)).split("\n")[0] == "Nearest label of classification of m0 is 0.500."
     # One model alone has no column for the change.
-    assert render_table(result(0.5)).split("\n")[-2].split() == ["classification", "accuracy", "0.500"]
+    rows = [line.split() for line in render_table(result(0.5)).split("\n")]
+    assert ["classification", "nearest", "label", "0.500"] in rows

@@ -6,7 +6,7 @@ Each is a folder in the folder of the test data, and each is optional. Nothing h
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +14,35 @@ import numpy as np
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.errors import KitError
 from m3kit.evaluation.rows import read_objects, string
+from m3kit.evaluation.task_metrics import (
+    ClassificationOutcomes,
+    ClusteringOutcomes,
+    StsOutcomes,
+    classification_outcomes,
+    clustering_outcomes,
+    nearest_label,
+    sts_outcomes,
+)
 
 FILES = {
     "sts": ("sts/test.jsonl",),
     "classification": ("classification/test.jsonl", "classification/labels.json"),
     "clustering": ("clustering/test.jsonl",),
 }
+TRAINING = "train.jsonl"
 PAIR = '{"sentence1": "…", "sentence2": "…", "score": 0.85}'
 LABELLED = '{"text": "…", "label": "…"}'
 
-# One k-means may end in a poor optimum: the mean over several starts says what the vectors allow.
-KMEANS_SEEDS = (0, 1, 2, 3, 4)
+
+class _Task:
+    @property
+    def quick(self):
+        """The task with no more texts than ``measure`` needs."""
+        return self
 
 
 @dataclass(frozen=True)
-class Sts:
+class Sts(_Task):
     firsts: list[str]
     seconds: list[str]
     scores: list[float]
@@ -42,34 +56,51 @@ class Sts:
         return self.firsts + self.seconds
 
     def measure(self, dense: np.ndarray) -> dict[str, float]:
-        """``dense``: the vectors of ``texts``, here and in the two other classes."""
-        firsts, seconds = np.split(unit(dense), 2)
-        return {"Spearman": spearman(self.scores, np.sum(firsts * seconds, axis=1))}
+        """The task's first figure. ``dense``: the vectors of ``texts``, here, below and in the two other classes."""
+        return self.outcomes(dense).metrics
+
+    def outcomes(self, dense: np.ndarray) -> StsOutcomes:
+        """All figures of the task, and what they are made of."""
+        return sts_outcomes(self.scores, *np.split(dense, 2))
 
 
 @dataclass(frozen=True)
-class Classification:
+class Classification(_Task):
+    """``training``: rows and labels to learn from, where the user gives them; without, the test rows serve for both."""
+
     rows: list[str]
     labels: list[str]
     label_texts: dict[str, str]
+    training: tuple[list[str], list[str]] | None = None
 
     @property
     def counts(self) -> dict[str, int]:
-        return {"texts": len(self.rows), "labels": len(self.label_texts)}
+        counts = {"texts": len(self.rows), "labels": len(self.label_texts)}
+        return counts | ({"training texts": len(self.training[0])} if self.training else {})
 
     @property
     def texts(self) -> list[str]:
-        return self.rows + list(self.label_texts.values())
+        return self.rows + list(self.label_texts.values()) + (self.training[0] if self.training else [])
+
+    @property
+    def quick(self) -> Classification:
+        return replace(self, training=None)
 
     def measure(self, dense: np.ndarray) -> dict[str, float]:
-        rows, label_texts = np.split(unit(dense), [len(self.rows)])
-        names = list(self.label_texts)
-        nearest = [names[number] for number in np.argmax(rows @ label_texts.T, axis=1)]
-        return {"accuracy": float(np.mean([a == b for a, b in zip(nearest, self.labels, strict=True)]))}
+        rows, texts, _ = self._parts(dense)
+        return {"nearest label": float(nearest_label(rows, self.labels, list(self.label_texts), texts).mean())}
+
+    def outcomes(self, dense: np.ndarray) -> ClassificationOutcomes:
+        rows, texts, known = self._parts(dense)
+        training = (known, self.training[1]) if self.training else None
+        return classification_outcomes(rows, self.labels, list(self.label_texts), texts, training)
+
+    def _parts(self, dense: np.ndarray) -> list[np.ndarray]:
+        return np.split(dense, [len(self.rows), len(self.rows) + len(self.label_texts)])
 
 
 @dataclass(frozen=True)
-class Clustering:
+class Clustering(_Task):
     texts: list[str]
     labels: list[str]
 
@@ -78,33 +109,13 @@ class Clustering:
         return {"texts": len(self.texts), "labels": len(set(self.labels))}
 
     def measure(self, dense: np.ndarray) -> dict[str, float]:
-        return {"V-measure": v_measure(self.labels, dense)}
+        return self.outcomes(dense).metrics
+
+    def outcomes(self, dense: np.ndarray) -> ClusteringOutcomes:
+        return clustering_outcomes(self.labels, dense)
 
 
 Task = Sts | Classification | Clustering
-
-
-def unit(vectors: np.ndarray) -> np.ndarray:
-    """The vectors with length 1, so that inner products are cosines: a user may have turned normalising off."""
-    vectors = vectors.astype(np.float64)
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
-
-
-def spearman(gold: list[float], values: np.ndarray) -> float:
-    from scipy.stats import spearmanr
-
-    # Not defined for a model that gives every pair the same value: such a model ranks nothing.
-    return float(spearmanr(gold, values).statistic) if np.ptp(values) > 0 else 0.0
-
-
-def v_measure(labels: list[str], vectors: np.ndarray) -> float:
-    """The mean over ``KMEANS_SEEDS`` for as many clusters as there are labels."""
-    from sklearn.cluster import KMeans
-    from sklearn.metrics import v_measure_score
-
-    count = len(set(labels))
-    found = [KMeans(count, n_init=1, random_state=seed).fit_predict(vectors) for seed in KMEANS_SEEDS]
-    return float(np.mean([v_measure_score(labels, clusters) for clusters in found]))
 
 
 def read_tasks(folder: Path) -> dict[str, Task]:
@@ -145,8 +156,20 @@ def _read_classification(file: Path, labels_file: Path, problems: list[Problem])
             raise BadRow(f"label {label!r} is not in labels.json", "add it there with its text, or correct the row")
         return text, label
 
-    rows = read_objects(file, parse, LABELLED, problems)
-    return Classification([text for text, _ in rows], [label for _, label in rows], label_texts)
+    def columns(file: Path) -> tuple[list[str], list[str]]:
+        rows = read_objects(file, parse, LABELLED, problems)
+        return [text for text, _ in rows], [label for _, label in rows]
+
+    texts, labels = columns(file)
+    training, training_file = None, file.with_name(TRAINING)
+    if training_file.is_file():
+        before = len(problems)
+        training = columns(training_file)
+        if len(problems) == before and len(set(training[1])) == 1:
+            problems.append(
+                Problem(training_file, 1, "has one label only", "add rows of other labels, or remove the file")
+            )
+    return Classification(texts, labels, label_texts, training)
 
 
 def _read_label_texts(file: Path, problems: list[Problem]) -> dict[str, str]:

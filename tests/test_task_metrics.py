@@ -1,0 +1,215 @@
+"""What dense vectors are worth beside retrieval: equal to what scipy and scikit-learn make of the same vectors."""
+
+from __future__ import annotations
+
+import time
+import warnings
+
+import numpy as np
+import pytest
+from scipy.spatial.distance import cdist
+from scipy.stats import rankdata, spearmanr
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, completeness_score, homogeneity_score, v_measure_score
+from sklearn.model_selection import LeaveOneOut, StratifiedKFold, cross_val_predict
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler, normalize
+
+from m3kit.evaluation import task_metrics
+from m3kit.evaluation.tasks import Classification, Clustering, Sts
+
+LABEL_TEXTS = {label: f"text of {label}" for label in "abcd"}
+SAME = {"change": 0.0, "interval": [0.0, 0.0], "p": 1.0, "verdict": "no difference"}
+
+
+@pytest.fixture
+def vectors():
+    """24 vectors of different lengths: not normalised."""
+    return np.random.default_rng(3).normal(size=(24, 8)).astype(np.float32)
+
+
+# ---- semantic similarity -------------------------------------------------------------------------------------------
+
+
+def test_spearman_is_the_correlation_of_the_ranks(vectors):
+    scores = [0, 0.1, 0.1, 0.3, 0.2, 0.9, 0.8, 1, 0.5, 0.5, 0.6, 0.7]
+    cosines = [1 - cdist([one], [two], "cosine")[0, 0] for one, two in zip(vectors[:12], vectors[12:], strict=True)]
+    expected = np.corrcoef(rankdata(scores), rankdata(cosines))[0, 1]
+    task = Sts([""] * 12, [""] * 12, scores)
+    assert task.measure(vectors) == {"Spearman": pytest.approx(expected, abs=1e-6)} and abs(expected) > 0.01
+
+    outcomes = task.outcomes(vectors)
+    assert outcomes.metrics == task.measure(vectors) and outcomes.notes == []
+    assert outcomes.gold.tolist() == scores and outcomes.similarities == pytest.approx(cosines, abs=1e-6)
+    assert outcomes.compare(outcomes) == {"Spearman": SAME}
+    other = task.outcomes(vectors[::-1] + vectors)
+    assert outcomes.compare(other)["Spearman"]["change"] == pytest.approx(
+        spearmanr(scores, other.similarities).statistic - expected
+    )
+
+
+def test_spearman_of_a_model_that_tells_nothing_apart_is_0():
+    assert Sts(["a", "b"], ["c", "d"], [0, 1]).measure(np.ones((4, 2), np.float32)) == {"Spearman": 0.0}
+
+
+# ---- classification ------------------------------------------------------------------------------------------------
+
+
+def labelled(rows: int, labels: int, size: int, noise: float, seed: int = 4):
+    """Vectors about a middle for each label, the labels' own vectors below; and the rows' labels."""
+    random = np.random.default_rng(seed)
+    names = np.array([f"label {number:02}" for number in range(labels)])
+    middles, own = random.normal(size=(labels, size)), random.integers(0, labels, rows)
+    vectors = np.concatenate([middles[own] + noise * random.normal(size=(rows, size)), middles]).astype(np.float32)
+    return vectors, names[own].tolist(), {name: f"text of {name}" for name in names}
+
+
+def test_nearest_label_is_that_of_the_nearest_label_text(vectors):
+    labels = list("abcd" * 5)
+    nearest = ["abcd"[number] for number in cdist(vectors[:20], vectors[20:], "cosine").argmin(axis=1)]
+    task = Classification([""] * 20, labels, LABEL_TEXTS)
+    measured = task.measure(vectors)
+    assert measured == {"nearest label": accuracy_score(labels, nearest)} and 0 < measured["nearest label"] < 1
+    outcomes = task.outcomes(vectors)
+    assert outcomes.metrics["nearest label"] == measured["nearest label"]
+    assert outcomes.right["nearest label"].tolist() == [a == b for a, b in zip(labels, nearest, strict=True)]
+    # A label without a row can be the nearest all the same, which is then wrong.
+    one_label = Classification([""] * 20, ["a"] * 20, LABEL_TEXTS).measure(vectors)
+    assert one_label == {"nearest label": nearest.count("a") / 20}
+
+
+def test_1_nn_and_probe_are_scikit_learns():
+    vectors, labels, texts = labelled(120, 6, 16, noise=1.5)
+    outcomes = Classification([""] * 120, labels, texts).outcomes(vectors)
+    neighbour = KNeighborsClassifier(1, metric="cosine", algorithm="brute")
+    nearest = cross_val_predict(neighbour, vectors[:120], labels, cv=LeaveOneOut())
+    folds = StratifiedKFold(5, shuffle=True, random_state=0).split(vectors[:120], labels)
+    rows, names, predicted = normalize(vectors[:120].astype(np.float64)), np.array(labels), np.empty(120, object)
+    for train, test in folds:
+        scale = StandardScaler().fit(rows[train])
+        probe = LogisticRegression(max_iter=1000).fit(scale.transform(rows[train]), names[train])
+        predicted[test] = probe.predict(scale.transform(rows[test]))
+    for metric, found in (("1-NN", nearest), ("probe", predicted)):
+        assert outcomes.metrics[metric] == pytest.approx(accuracy_score(labels, found), abs=1e-6)
+        assert outcomes.right[metric].tolist() == (found == names).tolist()
+        assert 0.2 < outcomes.metrics[metric] < 1
+    assert list(outcomes.metrics) == ["nearest label", "1-NN", "probe"] and outcomes.notes == []
+
+
+def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch):
+    vectors, labels, texts = labelled(50, 5, 8, noise=2)
+    task = Classification([""] * 50, labels, texts)
+    whole = task.outcomes(vectors).right["1-NN"].tolist()
+    monkeypatch.setattr(task_metrics, "ROWS_AT_ONCE", 7)
+    assert task.outcomes(vectors).right["1-NN"].tolist() == whole
+
+
+def test_rows_that_are_alone_with_their_label_are_left_out_and_told(vectors):
+    labels = list("aabbb") + ["c", "d"]
+    task = Classification([""] * 7, labels, LABEL_TEXTS)
+    outcomes = task.outcomes(vectors[:11])
+    assert {metric: len(right) for metric, right in outcomes.right.items()} == {
+        "nearest label": 7, "1-NN": 5, "probe": 5,
+    }  # fmt: skip
+    assert outcomes.notes == ["Classification: 1-NN and probe leave out the labels that have one row only (2)."]
+    fewer = Classification([""] * 5, labels[:5], LABEL_TEXTS).outcomes(np.concatenate([vectors[:5], vectors[7:11]]))
+    assert fewer.right["1-NN"].tolist() == outcomes.right["1-NN"].tolist() and fewer.notes == []
+
+
+def test_without_two_labels_of_two_rows_the_nearest_label_alone_is_measured(vectors):
+    outcomes = Classification([""] * 5, list("aaabc"), LABEL_TEXTS).outcomes(vectors[:9])
+    assert list(outcomes.metrics) == list(outcomes.right) == ["nearest label"]
+    assert outcomes.notes == [
+        "Classification: 1-NN and probe were not measured, they need two labels with two or more rows."
+    ]
+    assert outcomes.compare(outcomes) == {"nearest label": SAME}
+
+
+def test_training_rows_are_what_is_learnt_from():
+    vectors, labels, texts = labelled(100, 4, 12, noise=1.2)
+    known, test, text_vectors = vectors[:60], vectors[60:100], vectors[100:]
+    training = ([""] * 60, labels[:60])
+    task = Classification([""] * 40, labels[60:], texts, training)
+    outcomes = task.outcomes(np.concatenate([test, text_vectors, known]))
+    nearest = np.array(labels)[cdist(test, known, "cosine").argmin(axis=1)]
+    scale = StandardScaler().fit(normalize(known.astype(np.float64)))
+    known, rows = (scale.transform(normalize(part.astype(np.float64))) for part in (known, test))
+    probe = LogisticRegression(max_iter=1000).fit(known, labels[:60])
+    assert outcomes.right["1-NN"].tolist() == (nearest == labels[60:]).tolist()
+    assert outcomes.right["probe"].tolist() == (probe.predict(rows) == labels[60:]).tolist()
+    assert outcomes.notes == [] and 0.3 < outcomes.metrics["1-NN"] < 1
+    quick = task.quick.measure(np.concatenate([test, text_vectors]))
+    assert quick == task.measure(np.concatenate([test, text_vectors, vectors[:60]]))
+    assert quick["nearest label"] == outcomes.metrics["nearest label"]
+
+
+def test_a_label_that_no_training_row_has_is_missed_and_told(vectors):
+    task = Classification([""] * 3, list("abc"), LABEL_TEXTS, ([""] * 4, list("aabb")))
+    outcomes = task.outcomes(np.concatenate([vectors[:3], vectors[3:7], vectors[[0, 0, 1, 1]]]))
+    assert outcomes.right["1-NN"].tolist() == [1, 1, 0]
+    assert outcomes.notes == [
+        "Classification: train.jsonl lacks the labels of some test rows (1), 1-NN and probe miss these."
+    ]
+
+
+def test_classification_is_compared_row_by_row():
+    vectors, labels, texts = labelled(300, 5, 16, noise=1)
+    blurred, *_ = labelled(300, 5, 16, noise=6)
+    task = Classification([""] * 300, labels, texts)
+    good, poor = task.outcomes(vectors), task.outcomes(blurred)
+    compared = good.compare(poor)
+    assert {metric: found["verdict"] for metric, found in compared.items()} == {
+        "nearest label": "worse", "1-NN": "worse", "probe": "worse",
+    }  # fmt: skip
+    for metric, found in compared.items():
+        assert found["change"] == pytest.approx(poor.metrics[metric] - good.metrics[metric])
+
+
+def test_the_probe_does_not_weigh_how_close_together_vectors_lie():
+    vectors, labels, texts = labelled(200, 8, 32, noise=2.5)
+    task = Classification([""] * 200, labels, texts)
+    rows = normalize(vectors.astype(np.float64))
+    crowded = np.concatenate([rows, np.full((len(rows), 1), 9)], axis=1)
+    assert task.outcomes(crowded).metrics["probe"] == pytest.approx(task.outcomes(rows).metrics["probe"], abs=0.011)
+
+
+def test_77_labels_of_2000_rows_at_bge_m3s_size_take_seconds_and_warn_of_nothing():
+    vectors, labels, texts = labelled(2000, 77, 1024, noise=4)
+    labels[0] = labels[1] = "label 99"  # fewer rows than folds
+    task = Classification([""] * 2000, labels, texts | {"label 99": "x"})
+    start = time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        outcomes = task.outcomes(np.concatenate([vectors, vectors[:1]]))
+    assert time.monotonic() - start < 30
+    assert outcomes.metrics["probe"] > 0.5 and len(outcomes.right["probe"]) == 2000
+
+
+# ---- clustering ----------------------------------------------------------------------------------------------------
+
+
+def test_v_measure_is_the_mean_of_five_k_means(vectors):
+    labels = list("abc" * 8)
+    values = []
+    for seed in range(5):
+        clusters = KMeans(n_clusters=3, n_init=1, random_state=seed).fit(vectors).labels_
+        parts = homogeneity_score(labels, clusters), completeness_score(labels, clusters)
+        values.append(2 * parts[0] * parts[1] / sum(parts))
+    task = Clustering([""] * 24, labels)
+    assert task.measure(vectors) == {"V-measure": pytest.approx(np.mean(values), abs=1e-6)}
+    poor = task.outcomes(vectors)
+    assert [v_measure_score(labels, found) for found in poor.clusters] == pytest.approx(values)
+    assert poor.compare(poor) == {"V-measure": SAME}
+
+    vectors += np.array([{"a": 0, "b": 50, "c": -50}[label] for label in labels], np.float32)[:, None]
+    good = task.outcomes(vectors)
+    assert good.metrics == {"V-measure": pytest.approx(1.0)} and good.notes == []
+    compared = poor.compare(good)["V-measure"]
+    assert compared["verdict"] == "better" and compared["change"] == pytest.approx(1 - np.mean(values))
+
+
+def test_a_model_that_tells_nothing_apart_clusters_without_a_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Clustering(["x"] * 6, list("aabbcc")).measure(np.ones((6, 2), np.float32)) == {"V-measure": 0.0}
