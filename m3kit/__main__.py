@@ -18,6 +18,7 @@ VERBS = {
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
     "evaluate": "m3kit.evaluation.evaluate",
+    "report": "m3kit.report.command",
 }
 
 
