@@ -1,7 +1,7 @@
 # The steps of a training script: as commands to show, or to run. Sourced by training.sh, never run.
 # shellcheck shell=bash disable=SC2153,SC2154  # the variables of the calling script and of training.sh
 
-# usage: set_commands    sets starter, doctor, prepare, evaluate: arrays, empty where a step is not needed
+# usage: set_commands    sets starter, doctor, prepare, evaluate, report: arrays, empty where a step is not needed
 set_commands() {
   starter=() evaluate=()
   [[ $model_name_or_path != "$STARTER" ]] || starter_is_ready ||
@@ -9,6 +9,7 @@ set_commands() {
   doctor=("$PYTHON" -m m3kit doctor --device "$device")
   set_prepare
   [[ -z $eval_data ]] || set_evaluate "$eval_data"
+  report=("$PYTHON" -m m3kit report "$output_dir")
 }
 
 set_prepare() {
@@ -108,6 +109,7 @@ show_plan() {
   expected_folders
   show_training
   ((${#evaluate[@]} == 0)) || quote "${evaluate[@]}"
+  quote "${report[@]}"
   show_memory "$found"
 }
 
@@ -198,8 +200,7 @@ train() {
   # The trainer's own sentence about what is wrong, which torchrun buries under a page of its own.
   export M3KIT_ERROR_FILE=$scratch/error
   if $trained; then
-    step 'Evaluating' "${evaluate[@]}"
-    tell_end
+    evaluate_and_report
     return
   fi
   step 'Preparing the data' "${prepare[@]}" >"$scratch/prepared"
@@ -217,9 +218,15 @@ train() {
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"
   step 'Training' "${torchrun[@]}" >&2
-  if ((${#evaluate[@]})); then
+  rm -f -- "$output_dir/metrics.json"  # of another training, by the untouched library
+  evaluate_and_report
+}
+
+evaluate_and_report() {
+  if ((${#evaluate[@]})) && [[ ! -e $output_dir/metrics.json ]]; then
     step 'Evaluating' "${evaluate[@]}"
   fi
+  step 'Writing the report' "${report[@]}" >/dev/null
   tell_end
 }
 
@@ -277,7 +284,7 @@ tell_end() {
   local shown=$output_dir
   # In a container the kit's folder has another name than outside, and outputs/ is the same on both sides.
   [[ $PWD != "$KIT_DIR" ]] || shown=${shown#"$KIT_DIR/"}
-  printf '\nThe model is in %s\n' "$shown"
+  printf '\nThe model is in %s, the report in %s\n' "$shown" "$shown/report.html"
   if $smoke; then
     printf 'Next, with data of yours: %s\n' "$(quote "$0" --train_data YOUR_FOLDER)"
   elif ((${#evaluate[@]})); then

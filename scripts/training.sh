@@ -150,7 +150,7 @@ smoke_default() {
   [[ -n ${!in_environment:-} || ${!1} != "$2" ]] || printf -v "$1" %s "$3"
 }
 
-# Sets trained: whether all that is missing is the evaluation. An unfinished run the trainer goes on with.
+# Sets trained: whether all that is missing is the evaluation or the report. An unfinished run the trainer goes on with.
 guard_output() {
   local mark held='' record=$output_dir/run.json
   trained=false
@@ -161,6 +161,9 @@ guard_output() {
     elif [[ -n $eval_data && ! -e $output_dir/metrics.json ]] && is_eval_folder "$eval_data"; then
       trained=true
       say "Output: $output_dir holds a finished run; only its evaluation is missing."
+    elif [[ ! -e $output_dir/report.html ]]; then
+      trained=true
+      say "Output: $output_dir holds a finished run; only its report is missing."
     else
       held='a finished training run'
     fi

@@ -11,8 +11,8 @@ setup() { make_kit; }
   gpus 4
   run --separate-stderr "$MULTI" --output_dir 'my out' --per_device_train_batch_size auto --weight_decay 0.01
   ((status == 0))
-  order=$(grep -oE 'm3kit (doctor|prepare|evaluate)|m3kit.training.batch_size|^torchrun' "$LOG")
-  [[ $order == $'m3kit doctor\nm3kit prepare\nm3kit.training.batch_size\ntorchrun\nm3kit evaluate' ]]
+  order=$(grep -oE 'm3kit (doctor|prepare|evaluate|report)|m3kit.training.batch_size|^torchrun' "$LOG")
+  [[ $order == $'m3kit doctor\nm3kit prepare\nm3kit.training.batch_size\ntorchrun\nm3kit evaluate\nm3kit report' ]]
   logged 'm3kit.training.batch_size --processes 4 --train_data my out/prepared/retrieval my out/prepared/sts [2] '
   for words in '--per_device_train_batch_size 1 ' '--sub_batch_tokens 16384' '--fp16 True' '--weight_decay 0.01' \
     "--deepspeed $KIT/ds_stage0.json"; do

@@ -36,21 +36,23 @@ setup() { make_kit; }
   bash -euc "$output"
   logged 'word my out/prepared/retrieval'
   logged 'python3 -m m3kit evaluate'
+  logged 'python3 -m m3kit report my out'
 }
 
 @test "steps in order, what prepare prints is what is trained on, results on stdout" {
   gpus 1
   run --separate-stderr "$SINGLE" --output_dir 'my out' --train_data "$KIT/example_data"
   ((status == 0))
-  order=$(grep -oE 'm3kit (doctor|prepare|evaluate)|^torchrun' "$LOG")
-  [[ $order == $'m3kit doctor\nm3kit prepare\ntorchrun\nm3kit evaluate' ]]
+  order=$(grep -oE 'm3kit (doctor|prepare|evaluate|report)|^torchrun' "$LOG")
+  [[ $order == $'m3kit doctor\nm3kit prepare\ntorchrun\nm3kit evaluate\nm3kit report' ]]
   logged "python3 -m m3kit doctor --device cuda"
   logged "--output_dir my out/prepared"
   logged "word my out/prepared/sts [2]"
   logged "environment PYTHONPATH=$KIT OMP_NUM_THREADS=8"
   logged "--models base=BAAI/bge-m3 tuned=my out --eval_data $KIT/example_data/eval"
   [[ $(grep -A1 '^word --eval_data' "$LOG") == *"word $KIT/example_data/eval" ]]
-  [[ $output == 'the table'*'The model is in my out'*'Next'* ]]
+  logged 'python3 -m m3kit report my out'
+  [[ $output == 'the table'*'The model is in my out, the report in my out/report.html'*'Next'* ]]
 }
 
 @test "without evaluation data the next command is the one that evaluates" {
@@ -91,17 +93,20 @@ setup() { make_kit; }
   says_not 'The model is in'
 }
 
-# usage: leave_run STATUS [METRICS]    leaves a run with this status in `an out`, evaluated if METRICS is given
+# usage: leave_run STATUS [FILE…]    leaves a run with this status in `an out`, and such files, of what comes after it
 leave_run() {
   rm -rf 'an out' "$LOG"
   mkdir -p 'an out'
   printf '{\n  "status": "%s",\n  "steps": 3\n}\n' "$1" >'an out/run.json'
-  [[ -z ${2:-} ]] || echo >'an out/metrics.json'
+  local file
+  for file in "${@:2}"; do
+    echo >"an out/$file"
+  done
 }
 
 @test "a folder that holds a finished run is kept unless it is to be overwritten" {
   gpus 1
-  leave_run finished evaluated
+  leave_run finished metrics.json report.html
   run "$SINGLE" --output_dir 'an out'
   ((status == 1))
   says "an out already holds a finished training run"
@@ -146,12 +151,24 @@ leave_run() {
   ((status == 0))
   says 'only its evaluation is missing'
   logged 'm3kit evaluate'
+  logged 'm3kit report'
   run grep -c 'torchrun\|prepare' "$LOG"
   ((status == 1))
-  leave_run finished
+  leave_run finished report.html
   run "$SINGLE" --output_dir 'an out' --eval_data none
   ((status == 1))
   says 'already holds a finished training run'
+}
+
+@test "a run that was evaluated but has no report gets one" {
+  gpus 1
+  leave_run finished metrics.json
+  run "$SINGLE" --output_dir 'an out' --eval_data "$KIT/example_data/eval"
+  ((status == 0))
+  says 'only its report is missing'
+  logged 'm3kit report'
+  run grep -c 'torchrun\|prepare\|evaluate' "$LOG"
+  ((status == 1))
 }
 
 # usage: stop_training SIGNAL…    starts a script, sends it the signals once it trains, leaves its status in status

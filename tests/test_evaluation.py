@@ -99,34 +99,36 @@ def encoded(model_folder):
     """FlagEmbedding's model, and the vectors of a few texts of different lengths."""
     encoder = Encoder(find_model("m", str(model_folder)), EncodeSettings(batch_size=2, query_max_len=64))
     texts = ["river", " ".join(WORDS), "stone stone stone cloud", "apple unknown words river winter"]
-    yield encoder.flag_model, encoder.queries(texts[:3]), encoder.passages(texts), encoder.vocabulary
+    yield encoder.flag_model, encoder.queries(texts[:3]), encoder.passages(texts)
     encoder.close()
 
 
+def all_colbert_scores(queries: Vectors, passages: Vectors) -> np.ndarray:
+    shape = len(queries.colbert), len(passages.colbert)
+    rows, columns = (places.ravel() for places in np.indices(shape))
+    return scores.QueryTokens(queries.colbert, "cpu").scores(passages.colbert, rows, columns).reshape(shape)
+
+
+def all_sparse_scores(queries: Vectors, passages: Vectors) -> np.ndarray:
+    vocabulary = scores.Vocabulary(queries.lexical)
+    return scores.sparse_scores(*(vocabulary.matrix(vectors.lexical) for vectors in (queries, passages)))
+
+
 def test_sparse_equals_flagembedding(encoded):
-    flag_model, queries, passages, vocabulary = encoded
-    ours = scores.sparse_scores(*(scores.lexical_matrix(v.lexical, vocabulary) for v in (queries, passages)))
+    flag_model, queries, passages = encoded
     theirs = flag_model.compute_lexical_matching_score(
         [dict(w) for w in queries.lexical], [dict(w) for w in passages.lexical]
     )
     assert np.abs(theirs).max() > 0
-    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    np.testing.assert_allclose(all_sparse_scores(queries, passages), theirs, atol=1e-5)
 
 
-def test_colbert_equals_flagembedding(encoded, monkeypatch):
-    flag_model, queries, passages, _ = encoded
+def test_colbert_equals_flagembedding(encoded):
+    flag_model, queries, passages = encoded
     # A head of 8 outputs on 16 hidden: FlagEmbedding is told the size that the file has.
     assert queries.colbert[0].shape[1] == 8
     theirs = [[float(flag_model.colbert_score(q, p)) for p in passages.colbert] for q in queries.colbert]
-    np.testing.assert_allclose(scores.colbert_scores(queries.colbert, passages.colbert), theirs, atol=1e-5)
-    monkeypatch.setattr(scores, "TOKEN_PAIRS", 1)  # one query token at a time
-    np.testing.assert_allclose(scores.colbert_scores(queries.colbert, passages.colbert), theirs, atol=1e-5)
-
-
-def test_colbert_padding_loses_to_negative_similarities():
-    query = [np.array([[1.0, 0.0]], dtype=np.float32)]
-    passages = [np.array([[-0.5, 0.0]], dtype=np.float32), np.full((3, 2), -0.25, dtype=np.float32)]
-    np.testing.assert_allclose(scores.colbert_scores(query, passages), [[-0.5, -0.25]])
+    np.testing.assert_allclose(all_colbert_scores(queries, passages), theirs, atol=1e-5)
 
 
 def random_vectors(count: int, seed: int) -> Vectors:
@@ -140,42 +142,74 @@ def part(vectors: Vectors, start: int, stop: int) -> Vectors:
     return Vectors(vectors.dense[start:stop], vectors.lexical[start:stop], vectors.colbert[start:stop])
 
 
+def rankings(ranker: scores.Ranker) -> dict[str, list[list[int]]]:
+    names = ("dense", "sparse", "colbert", "hybrid")
+    return {name: [found.ranking(name).tolist() for found in ranker.candidates()] for name in names}
+
+
 def test_chunks_rank_as_the_whole_corpus_does(monkeypatch):
     monkeypatch.setattr(scores, "CANDIDATES", 7)
+    monkeypatch.setattr(scores, "QUERY_BLOCK", 2)
     queries, passages = random_vectors(5, seed=1), random_vectors(40, seed=2)
-    ranker = scores.Ranker(queries, 9, "cpu")
+    ranker = scores.Ranker(queries, "cpu")
     for start in range(0, 40, 11):
         ranker.add(part(passages, start, start + 11))
-    rankings = ranker.rankings()
+    ranked = rankings(ranker)
 
     dense = scores.dense_scores(queries.dense, passages.dense)
-    sparse = scores.sparse_scores(scores.lexical_matrix(queries.lexical, 9), scores.lexical_matrix(passages.lexical, 9))
-    colbert = scores.colbert_scores(queries.colbert, passages.colbert)
+    sparse, colbert = all_sparse_scores(queries, passages), all_colbert_scores(queries, passages)
     hybrid = dense + 0.3 * sparse + colbert
     for query in range(5):
         first_dense = sorted(range(40), key=lambda p: -dense[query, p])[:7]
         first_sparse = [p for p in sorted(range(40), key=lambda p: -sparse[query, p])[:7] if sparse[query, p] > 0]
         candidates = sorted({*first_dense, *first_sparse})
-        assert rankings["dense"][query] == first_dense
-        assert rankings["sparse"][query] == first_sparse
-        assert rankings["colbert"][query] == sorted(candidates, key=lambda p: -colbert[query, p])
-        assert rankings["hybrid"][query] == sorted(candidates, key=lambda p: -hybrid[query, p])
+        assert ranked["dense"][query] == first_dense
+        assert ranked["sparse"][query] == first_sparse
+        assert ranked["colbert"][query] == sorted(candidates, key=lambda p: -colbert[query, p])
+        assert ranked["hybrid"][query] == sorted(candidates, key=lambda p: -hybrid[query, p])
+        other = ranker.candidates()[query].ranking("hybrid", {"dense": 0.0, "sparse": 0.0, "colbert": 2.0})
+        assert other.tolist() == ranked["colbert"][query]
+
+
+def test_judged_passages_have_scores_wherever_they_rank(monkeypatch):
+    monkeypatch.setattr(scores, "CANDIDATES", 2)
+    queries, passages = random_vectors(1, seed=1), random_vectors(40, seed=2)
+    dense = scores.dense_scores(queries.dense, passages.dense)[0]
+    last = int(np.argmin(dense))
+    ranker = scores.Ranker(queries, "cpu", judged=[[last]])
+    for start in range(0, 40, 11):
+        ranker.add(part(passages, start, start + 11))
+    (found,) = ranker.candidates()
+    place = found.numbers.tolist().index(last)
+    assert found.scores["dense"][place] == pytest.approx(dense[last])
+    assert found.scores["colbert"][place] == pytest.approx(all_colbert_scores(queries, passages)[0, last])
+    assert last not in found.ranking("dense") and len(found.ranking("dense")) == 2
 
 
 def test_of_equal_scores_the_earlier_passage_ranks_first_also_across_chunks():
     one = np.ones((1, 2), dtype=np.float32)
     vectors = Vectors(np.repeat(one, 4, axis=0), [{"1": 1.0}] * 4, [one] * 4)
-    ranker = scores.Ranker(part(vectors, 0, 1), 3, "cpu")
+    ranker = scores.Ranker(part(vectors, 0, 1), "cpu")
     ranker.add(part(vectors, 0, 2))
     ranker.add(part(vectors, 2, 4))
-    assert ranker.rankings() == {name: [[0, 1, 2, 3]] for name in ("dense", "sparse", "colbert", "hybrid")}
+    assert rankings(ranker) == {name: [[0, 1, 2, 3]] for name in ("dense", "sparse", "colbert", "hybrid")}
+
+
+def test_many_equal_scores_fill_the_candidates_with_the_earliest(monkeypatch):
+    monkeypatch.setattr(scores, "CANDIDATES", 3)
+    one = np.ones((1, 2), dtype=np.float32)
+    vectors = Vectors(np.repeat(one, 10, axis=0), [{"1": 1.0}] * 10, [one] * 10)
+    ranker = scores.Ranker(part(vectors, 0, 1), "cpu")
+    for start in range(0, 10, 5):
+        ranker.add(part(vectors, start, start + 5))
+    assert rankings(ranker) == {name: [[0, 1, 2]] for name in ("dense", "sparse", "colbert", "hybrid")}
 
 
 def test_sparse_leaves_out_passages_that_share_no_token():
     one = np.ones((1, 2), dtype=np.float32)
-    ranker = scores.Ranker(Vectors(one, [{"1": 1.0}], [one]), 3, "cpu")
+    ranker = scores.Ranker(Vectors(one, [{"1": 1.0}], [one]), "cpu")
     ranker.add(Vectors(np.repeat(one, 2, axis=0), [{"2": 1.0}, {"1": 0.5}], [one] * 2))
-    assert ranker.rankings()["sparse"] == [[1]]
+    assert rankings(ranker)["sparse"] == [[1]]
 
 
 # ---- metrics, by hand ----------------------------------------------------------------------------------------------
@@ -186,18 +220,25 @@ def test_metrics_by_hand():
     qrels = {"q1": {"a": 1}, "q2": {"b": 1, "c": 2, "x": 0}}
     gain = [1 / math.log2(3), (1 + 2 / math.log2(4)) / (2 + 1 / math.log2(3))]
     result = measure(ranked, qrels)
-    assert result == pytest.approx({"nDCG@10": sum(gain) / 2, "MRR@10": 0.75, "recall@10": 1.0, "recall@100": 1.0})
+    assert list(result) == ["nDCG@10", "MRR@10", "recall@10", "recall@100", "MAP"]
+    assert result["nDCG@10"] == pytest.approx(gain) and result["MRR@10"] == pytest.approx([0.5, 1.0])
+    assert result["recall@10"].tolist() == result["recall@100"].tolist() == [1.0, 1.0]
+    assert result["MAP"] == pytest.approx([0.5, (1 + 2 / 3) / 2])
 
 
 def test_cutoffs_and_queries_that_found_nothing():
     others = [f"x{i}" for i in range(200)]
     ranked = {"eleventh": others[:10] + ["a"], "tenth": others[:9] + ["a"], "late": others[:100] + ["a"], "none": []}
     result = measure(ranked, {query: {"a": 1} for query in ranked})
-    assert result == pytest.approx(
-        {"nDCG@10": 1 / math.log2(11) / 4, "MRR@10": 0.1 / 4, "recall@10": 1 / 4, "recall@100": 2 / 4}
-    )
+    assert {name: values.tolist() for name, values in result.items()} == {
+        "nDCG@10": [0, pytest.approx(1 / math.log2(11)), 0, 0],
+        "MRR@10": [0, pytest.approx(0.1), 0, 0],
+        "recall@10": [0, 1, 0, 0],
+        "recall@100": [1, 1, 0, 0],
+        "MAP": [pytest.approx(1 / 11), pytest.approx(0.1), pytest.approx(1 / 101), 0],
+    }
 
 
 def test_the_given_order_counts_whatever_the_ids_are():
     for ids in (["a", "b", "c"], ["c", "b", "a"]):
-        assert measure({"q": ids}, {"q": {"b": 1}})["MRR@10"] == 0.5
+        assert measure({"q": ids}, {"q": {"b": 1}})["MRR@10"] == [0.5]

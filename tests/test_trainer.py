@@ -18,7 +18,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from runs import Run, arguments, assert_same_weights, train, weights, write_rows
 from transformers import HfArgumentParser
 
-from m3kit.evaluation.evaluate import evaluate
+from m3kit.evaluation.comparison import evaluate
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.evaluation import HeldOut
@@ -92,8 +92,7 @@ def test_the_model_in_memory_is_measured_as_a_saved_one(words, starter):
         {"base": str(starter), "tuned": str(run.output)},
         read_eval_folder(EXAMPLE_DATA / "eval"),
         device="cpu",
-        query_max_len=16,
-        passage_max_len=16,
+        encoding={"query_max_len": 16, "passage_max_len": 16},
     )["models"]
     before, *_, after = (row for row in told if "eval_seconds" in row)
     for score in ("dense", "sparse", "colbert", "hybrid"):

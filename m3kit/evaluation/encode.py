@@ -3,87 +3,129 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from m3kit.errors import KitError
 from m3kit.evaluation.models import ModelFolder, longest_input
+from m3kit.evaluation.trained_with import Encoding
+from m3kit.evaluation.vector_cache import VectorCache
 from m3kit.evaluation.vectors import Vectors
+from m3kit.progress import bar
+
+# Hears how many more texts are done.
+Watch = Callable[[int], object] | None
 
 
 @dataclass(frozen=True)
-class EncodeSettings:
-    """How texts become vectors; lengths in tokens, ``precision`` fp32, fp16 or bf16, ``device`` cpu or cuda:N."""
+class EncodeSettings(Encoding):
+    """How texts become vectors; ``precision`` fp32, fp16 or bf16, ``device`` cpu or cuda:N."""
 
-    query_max_len: int = 512
-    passage_max_len: int = 512
     batch_size: int = 32
-    pooling_method: str = "cls"
-    normalize_embeddings: bool = True
-    query_instruction_for_retrieval: str | None = None
     precision: str = "fp32"
     device: str = "cpu"
 
 
 class Encoder:
-    """One model in memory; ``close`` frees it.
+    """One model, loaded when the first text is encoded that the cache does not have; ``close`` frees it.
 
     ``notes`` says in whole sentences where the model could not be taken as asked.
     """
 
-    def __init__(self, model: ModelFolder, settings: EncodeSettings) -> None:
-        # The import too: a library such as DeepSpeed ties its log to what stdout is when it is imported.
-        with _stdout_kept_clean():
-            from FlagEmbedding import BGEM3FlagModel
-
+    def __init__(self, model: ModelFolder, settings: EncodeSettings, cache_folder: Path | None = None) -> None:
         self.model, self.settings = model, settings
         self.has_heads = model.colbert_size is not None
-        try:
-            self.notes, query_max_len, passage_max_len = _lengths(model, settings)
-            with _stdout_kept_clean():
-                self.flag_model = BGEM3FlagModel(
-                    str(model.folder),
-                    normalize_embeddings=settings.normalize_embeddings,
-                    use_fp16=settings.precision == "fp16",
-                    use_bf16=settings.precision == "bf16",
-                    query_instruction_for_retrieval=settings.query_instruction_for_retrieval or None,
-                    # One device in the list keeps FlagEmbedding from starting its pool of processes.
-                    devices=[settings.device],
-                    pooling_method=settings.pooling_method,
-                    colbert_dim=model.colbert_size or -1,
-                    batch_size=settings.batch_size,
-                    query_max_length=query_max_len,
-                    passage_max_length=passage_max_len,
-                    return_sparse=self.has_heads,
-                    return_colbert_vecs=self.has_heads,
-                )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise KitError(f"{model.name}: the model in {model.folder} cannot be loaded: {error}") from error
+        with self._refused():
+            self.notes, self._query_max_len, self._passage_max_len = _lengths(model, settings)
         if not self.has_heads:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
+        encoding = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
+        self.cache = cache_folder and VectorCache(cache_folder, model.folder, encoding)
 
-    def say(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    @cached_property
+    def flag_model(self):
+        # The import too: a library such as DeepSpeed ties its log to what stdout is when it is imported.
+        with _stdout_kept_clean(), self._refused(), bar(None, f"{self.model.name}: loading", ""):
+            from FlagEmbedding import BGEM3FlagModel
+            from transformers.utils.logging import disable_progress_bar
 
-    @property
-    def vocabulary(self) -> int:
-        return max(self.flag_model.model.vocab_size, len(self.flag_model.tokenizer))
+            disable_progress_bar()
+            return BGEM3FlagModel(
+                str(self.model.folder),
+                normalize_embeddings=self.settings.normalize_embeddings,
+                use_fp16=self.settings.precision == "fp16",
+                use_bf16=self.settings.precision == "bf16",
+                query_instruction_for_retrieval=self.settings.query_instruction_for_retrieval or None,
+                # One device in the list keeps FlagEmbedding from starting its pool of processes.
+                devices=[self.settings.device],
+                pooling_method=self.settings.pooling_method,
+                colbert_dim=self.model.colbert_size or -1,
+                batch_size=self.settings.batch_size,
+                query_max_length=self._query_max_len,
+                passage_max_length=self._passage_max_len,
+                return_sparse=self.has_heads,
+                return_colbert_vecs=self.has_heads,
+            )
 
-    def queries(self, texts: Sequence[str]) -> Vectors:
-        return self._encode(self.flag_model.encode_queries, texts)
+    @contextlib.contextmanager
+    def _refused(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError, RuntimeError, KeyError) as error:
+            raise KitError(f"{self.model.name}: the model in {self.model.folder} cannot be loaded: {error}") from error
 
-    def passages(self, texts: Sequence[str]) -> Vectors:
-        return self._encode(self.flag_model.encode_corpus, texts)
+    @cached_property
+    def tokenizer(self):
+        from transformers import AutoTokenizer
 
-    def dense(self, texts: Sequence[str]) -> np.ndarray:
+        return AutoTokenizer.from_pretrained(self.model.folder)
+
+    @contextlib.contextmanager
+    def progress(self, count: int, what: str) -> Iterator[Watch]:
+        """Tell that so many texts of a kind are encoded, and give what hears how many are done."""
+        name = self.model.name
+        print(f"{name}: encoding {count} {what} with {self.model.given}", file=sys.stderr, flush=True)
+        with bar(count, f"{name}: {what}", what) as shown:
+            yield shown.update
+
+    def queries(self, texts: Sequence[str], watch: Watch = None) -> Vectors:
+        return self._vectors("query", texts, watch)
+
+    def passages(self, texts: Sequence[str], watch: Watch = None) -> Vectors:
+        return self._vectors("passage", texts, watch)
+
+    def dense(self, texts: Sequence[str], watch: Watch = None) -> np.ndarray:
         """Dense vectors (texts, size) of texts encoded as passages are; the other two are not computed."""
-        return self._encode(self.flag_model.encode_corpus, texts, return_sparse=False, return_colbert_vecs=False).dense
+        return self._vectors("dense", texts, watch).dense
 
-    def _encode(self, encode, texts: Sequence[str], **wanted: bool) -> Vectors:
-        with _stdout_kept_clean():
+    def _vectors(self, kind: str, texts: Sequence[str], watch: Watch) -> Vectors:
+        """``kind``: query, passage, or dense, which is a passage's dense vector alone."""
+        known = self.cache.get(kind, texts) if self.cache else {}
+        missing = [number for number in range(len(texts)) if number not in known]
+        if watch:
+            watch(len(known))
+        if missing:
+            vectors = self._encode(kind, [texts[number] for number in missing], watch)
+            if self.cache:
+                self.cache.put(kind, [texts[number] for number in missing], vectors)
+            if not known:
+                return vectors
+            known |= {number: vectors.of(place) for place, number in enumerate(missing)}
+        dense, lexical, colbert = zip(*(known[number] for number in range(len(texts))), strict=True)
+        dense_only = kind == "dense" or not self.has_heads
+        return Vectors(np.stack(dense), None if dense_only else list(lexical), None if dense_only else list(colbert))
+
+    def _encode(self, kind: str, texts: Sequence[str], watch: Watch) -> Vectors:
+        encode = self.flag_model.encode_queries if kind == "query" else self.flag_model.encode_corpus
+        wanted = {"return_sparse": False, "return_colbert_vecs": False} if kind == "dense" else {}
+        counted = self._counted(len(texts), watch) if watch else contextlib.nullcontext()
+        with _stdout_kept_clean(), _bars_kept_off(), counted:
             encoded = encode(list(texts), **wanted)
         vectors = Vectors(encoded["dense_vecs"], encoded["lexical_weights"], encoded["colbert_vecs"])
         # Checked here because FlagEmbedding drops a NaN token weight unseen, and NaN sorts to one end of a ranking.
@@ -96,10 +138,31 @@ class Encoder:
             )
         return vectors
 
+    @contextlib.contextmanager
+    def _counted(self, count: int, watch: Callable[[int], object]) -> Iterator[None]:
+        """Tell ``watch`` of each batch; FlagEmbedding runs one batch more, to find out whether the size fits."""
+        left = count
+
+        def count_batch(module, arguments, output) -> None:
+            nonlocal left
+            done = min(left, len(arguments[0]["input_ids"]))
+            left -= done
+            watch(done)
+
+        hook = self.flag_model.model.register_forward_hook(count_batch)
+        try:
+            yield
+        finally:
+            hook.remove()
+        watch(left)
+
     def close(self) -> None:
+        if self.cache:
+            self.cache.close()
         # FlagEmbedding does this in __del__, which at the interpreter's exit may find its modules gone.
-        self.flag_model.stop_self_pool()
-        self.flag_model.model = None
+        if loaded := self.__dict__.pop("flag_model", None):
+            loaded.stop_self_pool()
+            loaded.model = None
 
 
 def _lengths(model: ModelFolder, settings: EncodeSettings) -> tuple[list[str], int, int]:
@@ -117,3 +180,10 @@ def _lengths(model: ModelFolder, settings: EncodeSettings) -> tuple[list[str], i
 def _stdout_kept_clean():
     """What libraries print goes to stderr: stdout is for the table."""
     return contextlib.redirect_stdout(sys.stderr)
+
+
+@contextlib.contextmanager
+def _bars_kept_off() -> Iterator[None]:
+    """FlagEmbedding's bars, one a chunk, say nothing about the whole."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere):
+        yield

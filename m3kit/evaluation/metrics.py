@@ -1,22 +1,31 @@
-"""How good ranked lists are: nDCG@10, MRR@10, recall@10 and recall@100 with ir-measures.
+"""How good ranked lists are, query by query, with ir-measures: nDCG@10, MRR@10, recall@10, recall@100 and MAP.
 
-All four are means over the queries; nDCG uses the grades as gains, the others count a grade of 1 or more as relevant.
-A query whose list is empty counts as 0.
+nDCG uses the grades as gains, the others count a grade of 1 or more as relevant. A query whose list is empty counts as
+0. MAP sees as much of a list as was ranked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 # pytrec_eval has no cut-off for RR: ir-measures then uses its own copy of MS MARCO's script for RR@10.
-MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10", "recall@100": "R@100"}
+MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10", "recall@100": "R@100", "MAP": "AP"}
+HEADLINE = "nDCG@10"
 
 
-def measure(rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[str, int]]) -> dict[str, float]:
-    """Metrics of one score. ``rankings``: query → passages, best first; ``qrels``: query → passage → grade (ids)."""
+def measure(
+    rankings: Mapping[str, Sequence[str]],
+    qrels: Mapping[str, Mapping[str, int]],
+    names: Sequence[str] = tuple(MEASURES),
+) -> dict[str, np.ndarray]:
+    """Each metric's values, one a query of ``rankings`` in its order, float64.
+
+    ``rankings``: query → passages, best first; ``qrels``: query → passage → grade (ids).
+    """
     import ir_measures
 
-    wanted = {name: ir_measures.parse_measure(text) for name, text in MEASURES.items()}
     # The position is the score. The two providers break ties differently (one by ascending, one by descending id), and
     # trec_eval keeps scores in 32 bits: with positions there are no ties left to break.
     run = {
@@ -24,5 +33,11 @@ def measure(rankings: Mapping[str, Sequence[str]], qrels: Mapping[str, Mapping[s
         for query, passages in rankings.items()
         if passages
     }
-    values = ir_measures.calc_aggregate(wanted.values(), dict(qrels), run)
-    return {name: float(values[wanted[name]]) for name in wanted}
+    places = {query: place for place, query in enumerate(rankings)}
+    values = {name: np.zeros(len(places)) for name in names}
+    wanted = {ir_measures.parse_measure(MEASURES[name]): name for name in names}
+    if run:
+        asked = {query: dict(qrels[query]) for query in run}
+        for metric in ir_measures.iter_calc(list(wanted), asked, run):
+            values[wanted[metric.measure]][places[metric.query_id]] = metric.value
+    return values

@@ -1,12 +1,14 @@
-"""The four ways M3 scores a passage for a query, and the ranked lists that follow from them.
+"""The four ways M3 scores a passage for a query, and the passages that are worth ranking.
 
-Passages come in chunks: each chunk is scored against all queries, the best are kept and the chunk's vectors dropped, so
-memory does not grow with the corpus. (ColBERT vectors of 10,000 passages of 100 tokens would take 4 GB.)
+Passages come in chunks: each is scored against all queries, what may still be among the best is kept and the chunk's
+vectors dropped, so that memory does not grow with the corpus. ColBERT, which costs the most, is computed for those
+passages alone. (ColBERT vectors of 10,000 passages of 100 tokens would take 4 GB.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,16 +22,24 @@ HYBRID_WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
 # ColBERT and hybrid rank the union of the first 200 of dense and the first 200 of sparse, as the M3 paper re-ranks.
 CANDIDATES = 200
 
-# Token similarities held at once: 32 million float32 are 128 MB.
-TOKEN_PAIRS = 32 * 1024 * 1024
+# Queries scored at once against a chunk: a bound on the two matrices (queries, chunk).
+QUERY_BLOCK = 4096
 
 
-def lexical_matrix(weights: Sequence[dict[str, float]], vocabulary: int) -> csr_matrix:
-    """FlagEmbedding's lexical weights ({token id as text: weight} of each text) as a matrix (texts, vocabulary)."""
-    ends = np.cumsum([0] + [len(row) for row in weights])
-    columns = np.fromiter((int(token) for row in weights for token in row), dtype=np.int64, count=ends[-1])
-    values = np.fromiter((weight for row in weights for weight in row.values()), dtype=np.float32, count=ends[-1])
-    return csr_matrix((values, columns, ends), shape=(len(weights), vocabulary))
+class Vocabulary:
+    """The queries' tokens, which alone can match: lexical weights over them as a matrix (texts, tokens)."""
+
+    def __init__(self, queries: Sequence[Mapping[str, float]]) -> None:
+        tokens = sorted({token for row in queries for token in row})
+        self.columns = {token: column for column, token in enumerate(tokens)}
+
+    def matrix(self, weights: Sequence[Mapping[str, float]]) -> csr_matrix:
+        """FlagEmbedding's lexical weights ({token id as text: weight} of each text), float32."""
+        rows = [[(self.columns[token], row[token]) for token in row.keys() & self.columns.keys()] for row in weights]
+        ends = np.cumsum([0] + [len(row) for row in rows])
+        columns = np.fromiter((column for row in rows for column, _ in row), dtype=np.int64, count=ends[-1])
+        values = np.fromiter((weight for row in rows for _, weight in row), dtype=np.float32, count=ends[-1])
+        return csr_matrix((values, columns, ends), shape=(len(weights), len(self.columns)))
 
 
 def dense_scores(queries: np.ndarray, passages: np.ndarray) -> np.ndarray:
@@ -42,97 +52,147 @@ def sparse_scores(queries: csr_matrix, passages: csr_matrix) -> np.ndarray:
     return (queries @ passages.T).toarray()
 
 
-def colbert_scores(queries: Sequence[np.ndarray], passages: Sequence[np.ndarray], device: str = "cpu") -> np.ndarray:
-    """For each query token the best passage token, averaged over the query's tokens: float32 (queries, passages).
+class QueryTokens:
+    """The ColBERT vectors of all queries, one (tokens, size) array a query, in one piece on a device."""
 
-    ``queries`` and ``passages`` hold one (tokens, size) array a text. Equal to FlagEmbedding's ``colbert_score``.
+    def __init__(self, queries: Sequence[np.ndarray], device: str) -> None:
+        self.lengths = np.array([len(query) for query in queries])
+        self.starts = np.cumsum(self.lengths) - self.lengths
+        self.tokens = torch.from_numpy(np.concatenate(queries)).to(device, torch.float32)
+
+    def scores(self, passages: Sequence[np.ndarray], rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        """For each query token the best passage token, averaged over the query's tokens.
+
+        ``rows`` and ``columns`` are the numbers of the queries and passages of each pair, float32 (pairs,) comes back.
+        Equal to FlagEmbedding's ``colbert_score``. Passage by passage: a query's tokens are the fewer to gather.
+        """
+        order = np.argsort(columns, kind="stable")
+        rows, columns = rows[order], columns[order]
+        # The places of the tokens of each pair's query, one pair after another.
+        lengths = self.lengths[rows]
+        ends = np.cumsum(lengths)
+        within = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+        places = torch.from_numpy(np.repeat(self.starts[rows], lengths) + within).to(self.tokens.device)
+        best = torch.empty(len(places), device=self.tokens.device)
+        numbers, firsts = np.unique(columns, return_index=True)
+        borders = [*(ends - lengths)[firsts].tolist(), len(places)]
+        for number, start, end in zip(numbers, borders[:-1], borders[1:], strict=True):
+            passage = torch.from_numpy(passages[number]).to(self.tokens.device, torch.float32)
+            best[start:end] = (self.tokens[places[start:end]] @ passage.T).amax(dim=1)
+        scores = np.empty(len(rows), dtype=np.float32)
+        if len(rows):
+            scores[order] = np.add.reduceat(best.cpu().numpy(), ends - lengths) / lengths
+        return scores
+
+
+def hybrid_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+    return sum(weight * scores[name] for name, weight in weights.items())
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What one query found, by ascending passage number.
+
+    ``scores`` has an array beside ``numbers`` for dense, sparse and colbert (dense alone without heads); ``first`` the
+    places in these arrays of the CANDIDATES best of dense and of sparse, best first. Judged passages are in the arrays
+    wherever they rank.
     """
-    tokens = torch.from_numpy(np.concatenate(queries)).to(device, torch.float32)
-    lengths = torch.tensor([len(query) for query in queries], device=device)
-    owner = torch.repeat_interleave(torch.arange(len(queries), device=device), lengths)
-    scores = torch.empty(len(queries), len(passages), device=device)
-    for columns, batch, padding in _padded_batches(passages, device):
-        count, longest, size = batch.shape
-        sums = torch.zeros(len(queries), count, device=device)
-        step = max(1, TOKEN_PAIRS // (count * longest))
-        for start in range(0, len(tokens), step):
-            similarity = (tokens[start : start + step] @ batch.reshape(-1, size).T).view(-1, count, longest)
-            # Padding must lose even where every real similarity is negative.
-            best = similarity.masked_fill_(padding, -torch.inf).amax(dim=2)
-            sums.index_add_(0, owner[start : start + step], best)
-        scores[:, columns] = sums / lengths[:, None]
-    return scores.cpu().numpy()
 
+    numbers: np.ndarray
+    scores: dict[str, np.ndarray]
+    first: dict[str, np.ndarray]
 
-def _padded_batches(passages: Sequence[np.ndarray], device: str, batch_size: int = 64):
-    """Yield passage numbers, vectors (passages, longest, size) and the padding's mask (passages, longest)."""
-    by_length = sorted(range(len(passages)), key=lambda number: len(passages[number]))
-    for start in range(0, len(by_length), batch_size):
-        columns = by_length[start : start + batch_size]
-        arrays = [torch.from_numpy(passages[number]) for number in columns]
-        batch = torch.nn.utils.rnn.pad_sequence(arrays, batch_first=True).to(device, torch.float32)
-        lengths = torch.tensor([len(array) for array in arrays], device=device)
-        yield columns, batch, torch.arange(batch.shape[1], device=device)[None, :] >= lengths[:, None]
+    def ranking(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+        """Passage numbers from best to worst; of equal scores the lower number first."""
+        return self.numbers[self.places(score, weights)]
 
+    def places(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+        if score in self.first:
+            return self.first[score]
+        pool = np.union1d(self.first["dense"], self.first["sparse"])
+        return pool[np.argsort(-self.values(score, weights)[pool], kind="stable")]
 
-def hybrid_scores(scores: dict[str, np.ndarray]) -> np.ndarray:
-    return sum(weight * scores[name] for name, weight in HYBRID_WEIGHTS.items())
+    def values(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+        return hybrid_scores(self.scores, weights) if score == "hybrid" else self.scores[score]
 
 
 class Ranker:
-    """Takes passages chunk by chunk and gives the ranked lists of every score.
+    """Takes passages chunk by chunk and keeps what each query may rank.
 
     Passages are numbered in the order in which they come, and of two equal scores the earlier passage ranks first: who
     calls decides ties by the order of the corpus. Sparse ranks only passages that share a token with the query, as an
-    inverted index does.
+    inverted index does. ``judged`` are passage numbers of each query whose scores are wanted in any case.
     """
 
-    def __init__(self, queries: Vectors, vocabulary: int, device: str) -> None:
-        self.queries, self.vocabulary, self.device = queries, vocabulary, device
+    def __init__(self, queries: Vectors, device: str, judged: Sequence[Sequence[int]] | None = None) -> None:
+        self.queries = queries
+        self.names = ["dense"] if queries.dense_only else ["dense", "sparse", "colbert"]
+        count = len(queries.dense)
+        self.judged = [np.array(sorted(numbers), dtype=np.int64) for numbers in judged or [[]] * count]
         self.seen = 0
-        self.kept: dict[str, dict[str, np.ndarray]] = {}
-        self.lexical = None if queries.dense_only else lexical_matrix(queries.lexical, vocabulary)
+        nothing = {name: np.empty(0, dtype=np.float32) for name in self.names}
+        self.kept = [self._candidates(query, np.empty(0, dtype=np.int64), nothing) for query in range(count)]
+        if not queries.dense_only:
+            self.vocabulary = Vocabulary(queries.lexical)
+            self.lexical = self.vocabulary.matrix(queries.lexical)
+            self.tokens = QueryTokens(queries.colbert, device)
 
     def add(self, passages: Vectors) -> None:
         """Score a chunk of passages against all queries and keep the best."""
-        scores = {"dense": dense_scores(self.queries.dense, passages.dense)}
+        count = len(passages.dense)
         if not self.queries.dense_only:
-            scores["sparse"] = sparse_scores(self.lexical, lexical_matrix(passages.lexical, self.vocabulary))
-            scores["colbert"] = colbert_scores(self.queries.colbert, passages.colbert, self.device)
-        numbers = np.arange(self.seen, self.seen + len(passages.dense))
-        chunk = scores | {"number": np.broadcast_to(numbers, scores["dense"].shape)}
-        self.seen += len(passages.dense)
-        for name in ("dense", "sparse"):
-            if name in scores:
-                self.kept[name] = _best(self.kept.get(name), chunk, by=name)
+            lexical = self.vocabulary.matrix(passages.lexical)
+        for start in range(0, len(self.kept), QUERY_BLOCK):
+            block = slice(start, start + QUERY_BLOCK)
+            scores = {"dense": dense_scores(self.queries.dense[block], passages.dense)}
+            if not self.queries.dense_only:
+                scores["sparse"] = sparse_scores(self.lexical[block], lexical)
+            rows, columns = np.nonzero(self._entering(block, scores))
+            new = {name: values[rows, columns] for name, values in scores.items()}
+            if not self.queries.dense_only:
+                new["colbert"] = self.tokens.scores(passages.colbert, start + rows, columns)
+            ends = np.searchsorted(rows, np.arange(len(scores["dense"])), side="right")
+            for row in np.unique(rows).tolist():
+                mine = slice(ends[row - 1] if row else 0, ends[row])
+                old = self.kept[start + row]
+                numbers = np.concatenate([old.numbers, self.seen + columns[mine]])
+                together = {name: np.concatenate([old.scores[name], new[name][mine]]) for name in self.names}
+                self.kept[start + row] = self._candidates(start + row, numbers, together)
+        self.seen += count
 
-    def rankings(self) -> dict[str, list[list[int]]]:
-        """For each score, for each query, passage numbers from best to worst. Without heads only "dense"."""
-        dense = self.kept["dense"]
-        lists = {"dense": [row.tolist() for row in dense["number"]]}
-        if self.queries.dense_only:
-            return lists
-        sparse = self.kept["sparse"]
-        lists |= {name: [] for name in ("sparse", "colbert", "hybrid")}
-        for query in range(len(dense["number"])):
-            shared = sparse["sparse"][query] > 0
-            lists["sparse"].append(sparse["number"][query][shared].tolist())
-            both = {
-                name: np.concatenate([dense[name][query], sparse[name][query][shared]])
-                for name in ("number", *HYBRID_WEIGHTS)
-            }
-            # np.unique also sorts the numbers, which the stable sort below needs for its ties.
-            numbers, places = np.unique(both.pop("number"), return_index=True)
-            union = {name: values[places] for name, values in both.items()}
-            for name, values in (("colbert", union["colbert"]), ("hybrid", hybrid_scores(union))):
-                lists[name].append(numbers[np.argsort(-values, kind="stable")].tolist())
-        return lists
+    def _entering(self, block: slice, scores: dict[str, np.ndarray]) -> np.ndarray:
+        """Which passages of a chunk may be among the best of a query: bool (queries, passages)."""
+        entering = np.zeros(scores["dense"].shape, dtype=bool)
+        for row, (judged, kept) in enumerate(zip(self.judged[block], self.kept[block], strict=True)):
+            here = judged[(judged >= self.seen) & (judged < self.seen + entering.shape[1])]
+            entering[row, here - self.seen] = True
+            for name, values in scores.items():
+                least = 0.0 if name == "sparse" else -np.inf
+                if len(kept.first[name]) == CANDIDATES:
+                    least = kept.scores[name][kept.first[name][-1]]
+                # Of equal scores the earlier ranks first: what only equals the last one kept is too late.
+                better = values[row] > least
+                if np.count_nonzero(better) > CANDIDATES:
+                    better &= values[row] >= np.partition(values[row], -CANDIDATES)[-CANDIDATES]
+                entering[row] |= better
+        return entering
+
+    def _candidates(self, query: int, numbers: np.ndarray, scores: dict[str, np.ndarray]) -> Candidates:
+        """The best of these by dense and by sparse, and the judged; all others are dropped."""
+        keep = np.isin(numbers, self.judged[query])
+        for name in self.names[:2]:
+            keep[_first(name, scores[name])] = True
+        scores = {name: values[keep] for name, values in scores.items()}
+        return Candidates(numbers[keep], scores, {name: _first(name, scores[name]) for name in self.names[:2]})
+
+    def candidates(self) -> list[Candidates]:
+        """What each query found, when all passages have come."""
+        return self.kept
 
 
-def _best(kept: dict | None, chunk: dict, by: str) -> dict[str, np.ndarray]:
-    """The CANDIDATES best columns of each query by one score, with their number and all their scores."""
-    if kept is not None:
-        # What was kept stands first, so that a stable sort leaves earlier passages before later ones of equal score.
-        chunk = {name: np.concatenate([kept[name], values], axis=1) for name, values in chunk.items()}
-    order = np.argsort(-chunk[by], axis=1, kind="stable")[:, :CANDIDATES]
-    return {name: np.take_along_axis(values, order, axis=1) for name, values in chunk.items()}
+def _first(name: str, values: np.ndarray) -> np.ndarray:
+    """The places of the CANDIDATES best, best first."""
+    order = np.argsort(-values, kind="stable")
+    if name == "sparse":
+        order = order[values[order] > 0]
+    return order[:CANDIDATES]

@@ -1,34 +1,22 @@
-"""What is told on stdout: a table of all metrics, and one sentence that says what came of it."""
+"""What is told on stdout: a table of all metrics, and in plain sentences what came of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
-from m3kit.evaluation.metrics import MEASURES
+from m3kit.evaluation.metrics import HEADLINE, MEASURES
 
 SCORES = ("dense", "sparse", "colbert", "hybrid")
-HEADLINE = "nDCG@10"
 
 
-def has_scores(model: dict, score: str) -> bool:
+def has_scores(model: Mapping, score: str) -> bool:
     """Whether a model's entry in metrics.json has numbers for this score (no heads: dense only; no retrieval: none)."""
     return HEADLINE in model.get(score, {})
 
 
-def changes(models: dict[str, dict]) -> dict:
-    """Last model minus first, for every score that both have, and for the tasks under "tasks", as in their entries."""
-    first, *_, last = models.values()
-    change: dict = {
-        score: {metric: last[score][metric] - first[score][metric] for metric in MEASURES}
-        for score in SCORES
-        if has_scores(first, score) and has_scores(last, score)
-    }
-    if "tasks" in first:
-        change["tasks"] = {
-            task: {metric: last["tasks"][task][metric] - before for metric, before in measured.items()}
-            for task, measured in first["tasks"].items()
-        }
-    return change
+def headline_score(first: Mapping, last: Mapping) -> str:
+    """The score that decides: hybrid, or dense where a model has no heads."""
+    return "hybrid" if has_scores(first, "hybrid") and has_scores(last, "hybrid") else "dense"
 
 
 def _shown_change(before: float, after: float) -> float:
@@ -36,85 +24,143 @@ def _shown_change(before: float, after: float) -> float:
     return round(round(after, 3) - round(before, 3), 3)
 
 
+# ---- the table -----------------------------------------------------------------------------------------------------
+
+
 def render_table(metrics: dict) -> str:
-    """Rows: score × metric, hybrid last, then the tasks. Columns: the models, and the last minus the first."""
+    """Rows: score × metric, hybrid last, then the tasks and general text. Columns: the models, and last against first.
+
+    Below: BM25, and what there is to say about the models.
+    """
     models = metrics["models"]
-    columns = [*models] + (["change"] if "change" in metrics else [])
+    columns = [*models] + (["change"] if len(models) > 1 else [])
     counts, lines = [], []
     # A table of retrieval alone needs less room than the names of tasks do.
-    label_width = 16 if "tasks" in metrics else 8
+    width = 16 if "tasks" in metrics else 10
     if "queries" in metrics:
-        counts.append(
-            f"{metrics['queries']} queries, {metrics['passages']} passages, {metrics['relevant_pairs']} relevant pairs"
-        )
-        lines += ["", *_table("score", _retrieval_rows(metrics), columns, label_width)]
+        counts.append(_counted(metrics))
+        lines += ["", *_table("score", _retrieval_rows(metrics, MEASURES), columns, width), _bm25_line(metrics["bm25"])]
     if "tasks" in metrics:
         for task, numbers in metrics["tasks"].items():
             counts.append(f"{task}: " + ", ".join(f"{count} {what}" for what, count in numbers.items()))
-        lines += ["", *_table("task", _task_rows(metrics), columns, label_width)]
+        lines += ["", *_table("task", _task_rows(metrics), columns, width)]
+    if "general" in metrics:
+        general = metrics["general"]
+        lines += ["", f"general text, for what was forgotten: {_counted(general)}"]
+        lines += _table("score", _retrieval_rows(general, [HEADLINE]), columns, width)
     notes = [note for model in models.values() for note in model["notes"]]
-    return "\n".join([*counts, *lines, *notes])
+    return "\n".join([*counts, *lines, *([""] if notes else []), *notes])
 
 
-def _retrieval_rows(metrics: dict) -> Iterator[tuple[str, str, list[str]]]:
-    for score in SCORES:
-        for metric in MEASURES:
-            values = [
-                model[score][metric] if has_scores(model, score) else None for model in metrics["models"].values()
-            ]
-            yield score if metric == HEADLINE else "", metric, _cells(values, "change" in metrics)
+def _counted(part: Mapping) -> str:
+    return f"{part['queries']} queries, {part['passages']} passages, {part['relevant_pairs']} relevant pairs"
 
 
-def _task_rows(metrics: dict) -> Iterator[tuple[str, str, list[str]]]:
+def _bm25_line(bm25: Mapping) -> str:
+    figures = ", ".join(f"{metric} {bm25[metric]:.3f}" for metric in MEASURES)
+    return f"For reference, BM25 ({bm25['settings']['language']}): {figures}"
+
+
+Row = tuple[str, str, list[str], str]
+
+
+def _retrieval_rows(part: Mapping, measures: Iterable[str]) -> Iterator[Row]:
+    models = part["models"].values()
+    for score in (score for score in SCORES if any(has_scores(model, score) for model in models)):
+        for metric in measures:
+            values = [model[score][metric] if has_scores(model, score) else None for model in models]
+            yield score if metric == HEADLINE else "", metric, *_cells(values, _compared(part).get(score, {}), metric)
+
+
+def _task_rows(metrics: Mapping) -> Iterator[Row]:
     entries = list(metrics["models"].values())
     for task, measured in entries[0]["tasks"].items():
+        compared = _compared(metrics).get("tasks", {}).get(task, {})
         for metric in measured:
-            yield task, metric, _cells([entry["tasks"][task][metric] for entry in entries], "change" in metrics)
+            yield task, metric, *_cells([entry["tasks"][task][metric] for entry in entries], compared, metric)
 
 
-def _cells(values: list[float | None], compared: bool) -> list[str]:
+def _compared(part: Mapping) -> Mapping:
+    """The last model against the first."""
+    return part["comparisons"].get(list(part["models"])[-1], {})
+
+
+def _cells(values: list[float | None], compared: Mapping, metric: str) -> tuple[list[str], str]:
+    """A cell a column, and the word beside them."""
     cells = ["-" if value is None else f"{value:.3f}" for value in values]
-    if compared:
-        first, last = values[0], values[-1]
-        cells.append("-" if first is None or last is None else f"{_shown_change(first, last):+.3f}")
-    return cells
+    if len(values) > 1:
+        known = values[0] is not None and values[-1] is not None
+        cells.append(f"{_shown_change(values[0], values[-1]):+.3f}" if known else "-")
+    return cells, compared[metric]["verdict"] if metric in compared else ""
 
 
-def _table(title: str, rows: Iterable[tuple[str, str, list[str]]], columns: list[str], label_width: int) -> list[str]:
+def _table(title: str, rows: Iterable[Row], columns: list[str], label_width: int) -> list[str]:
     widths = [max(len(column), 7) for column in columns]
 
-    def line(label: str, metric: str, cells: list[str]) -> str:
+    def line(label: str, metric: str, cells: list[str], word: str) -> str:
         padded = (f"{cell:>{width + 2}}" for cell, width in zip(cells, widths, strict=True))
-        return f"{label:<{label_width}}{metric:<12}" + "".join(padded)
+        return f"{label:<{label_width}}{metric:<14}{''.join(padded)}  {word}".rstrip()
 
-    head = line(title, "metric", columns)
+    head = line(title, "metric", columns, "")
     return [head, "-" * len(head), *(line(*row) for row in rows)]
 
 
-def verdict(metrics: dict) -> str:
-    """One plain sentence about nDCG@10 of hybrid, or of dense where a model has no heads.
+# ---- sentences -----------------------------------------------------------------------------------------------------
+
+
+def verdict(metrics: Mapping) -> str:
+    """A sentence about nDCG@10 of hybrid (of dense where a model has no heads), and one about general text.
 
     Without retrieval: one about each task, each on its line.
     """
-    names, entries = list(metrics["models"]), list(metrics["models"].values())
-    first, last = entries[0], entries[-1]
+    names = list(metrics["models"])
+    lines: list[str] = []
     if "queries" in metrics:
-        score = "hybrid" if has_scores(first, "hybrid") and has_scores(last, "hybrid") else "dense"
-        return _sentence(f"{HEADLINE} of the {score} score", names, first[score][HEADLINE], last[score][HEADLINE])
-    return "\n".join(
-        _sentence(f"{metric[0].upper()}{metric[1:]} of {task}", names, before, last["tasks"][task][metric])
-        for task, measured in first["tasks"].items()
-        for metric, before in measured.items()
+        lines.append(_retrieval_sentence(metrics, f"{metrics['queries']} queries"))
+    else:
+        first, last = metrics["models"][names[0]], metrics["models"][names[-1]]
+        for task, measured in first["tasks"].items():
+            count, what = next((count, what) for what, count in metrics["tasks"][task].items())
+            compared = _compared(metrics).get("tasks", {}).get(task, {})
+            lines += [
+                _sentence(
+                    f"{metric[0].upper()}{metric[1:]} of {task}",
+                    names,
+                    before,
+                    last["tasks"][task][metric],
+                    compared.get(metric),
+                    f"{count} {what}",
+                )
+                for metric, before in measured.items()
+            ]
+    if "general" in metrics and len(names) > 1:
+        general = metrics["general"]
+        lines.append("On general text: " + _retrieval_sentence(general, f"{general['queries']} queries"))
+    return "\n".join(lines)
+
+
+def _retrieval_sentence(part: Mapping, items: str) -> str:
+    names = list(part["models"])
+    first, last = part["models"][names[0]], part["models"][names[-1]]
+    score = headline_score(first, last)
+    compared = _compared(part).get(score, {}).get(HEADLINE)
+    return _sentence(
+        f"{HEADLINE} of the {score} score", names, first[score][HEADLINE], last[score][HEADLINE], compared, items
     )
 
 
-def _sentence(what: str, names: list[str], before: float, after: float) -> str:
-    if len(names) == 1:
+def _sentence(what: str, names: list[str], before: float, after: float, compared: Mapping | None, items: str) -> str:
+    if compared is None:
         return f"{what} of {names[0]} is {after:.3f}."
     difference = _shown_change(before, after)
+    low, high = compared["interval"]
+    certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p = {compared['p']:.2g}"
     if difference == 0:
-        return f"{what} stayed at {after:.3f}."
-    went = f"{what} went from {before:.3f} to {after:.3f} ({difference:+.3f})."
-    if difference > 0:
-        return went
-    return f"The {names[-1]} model is WORSE than the {names[0]} by {-difference:.3f}: {went}"
+        went = f"{what} stayed at {after:.3f}"
+    else:
+        went = f"{what} went from {before:.3f} to {after:.3f} ({difference:+.3f})"
+    if compared["verdict"] == "no difference":
+        return f"{went}: no difference that {items} can show ({certainty})."
+    if compared["verdict"] == "better":
+        return f"{went}: better ({certainty})."
+    return f"The {names[-1]} model is WORSE than the {names[0]}: {went} ({certainty})."

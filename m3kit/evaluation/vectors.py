@@ -22,3 +22,9 @@ class Vectors:
     @property
     def dense_only(self) -> bool:
         return self.lexical is None or self.colbert is None
+
+    def of(self, number: int) -> tuple[np.ndarray, dict[str, float] | None, np.ndarray | None]:
+        """The vectors of one text."""
+        if self.dense_only:
+            return self.dense[number], None, None
+        return self.dense[number], self.lexical[number], self.colbert[number]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
 from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.evaluate import measure_retrieval, measure_task
 from m3kit.evaluation.folder import read_eval_folder
+from m3kit.evaluation.metrics import HEADLINE
 from m3kit.evaluation.models import ModelFolder
-from m3kit.evaluation.table import HEADLINE, SCORES, has_scores
+from m3kit.evaluation.retrieval import retrieve
 from m3kit.evaluation.vectors import Vectors
 from m3kit.training.model import M3Model
 
@@ -32,7 +32,7 @@ class HeldOut:
 
     def __init__(self, folder: str, settings: EncodeSettings, seed: int) -> None:
         data = read_eval_folder(Path(folder))
-        self.settings, self.tasks = settings, data.tasks
+        self.settings, self.tasks = settings, {name: task.quick for name, task in data.tasks.items()}
         self.retrieval = data.retrieval and _sample(data.retrieval, seed)
         self.says = f"Evaluation while training: with {folder}"
         if self.retrieval is not data.retrieval:
@@ -46,15 +46,17 @@ class HeldOut:
         was_training = model.training
         encoder = LiveEncoder(model, tokenizer, self.settings, autocast)
         figures: dict[str, float] = {}
-        # Progress bars of FlagEmbedding would tear the log apart.
-        with open(os.devnull, "w") as nowhere, contextlib.redirect_stderr(nowhere), torch.no_grad():
+        with torch.no_grad():
             if self.retrieval:
-                measured = measure_retrieval(encoder, self.retrieval)
+                found = retrieve(encoder, self.retrieval)
                 figures = {
-                    f"{score}_{HEADLINE}": measured[score][HEADLINE] for score in SCORES if has_scores(measured, score)
+                    f"{score}_{HEADLINE}": float(values[HEADLINE].mean())
+                    for score, values in found.outcomes([HEADLINE]).items()
                 }
             for name, task in self.tasks.items():
-                figures |= {f"{name}_{metric}": value for metric, value in measure_task(encoder, name, task).items()}
+                figures |= {
+                    f"{name}_{metric}": value for metric, value in task.measure(encoder.dense(task.texts)).items()
+                }
         model.train(was_training)
         return figures
 
@@ -62,7 +64,7 @@ class HeldOut:
         """The figure to choose by: hybrid, or dense where there are no heads, or the first task's."""
         if self.retrieval:
             return f"{'hybrid' if unified else 'dense'}_{HEADLINE}"
-        return {"sts": "sts_Spearman", "classification": "classification_accuracy"}.get(
+        return {"sts": "sts_Spearman", "classification": "classification_nearest label"}.get(
             next(iter(self.tasks)), "clustering_V-measure"
         )
 
@@ -94,7 +96,7 @@ class LiveEncoder(Encoder):
     def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings, autocast) -> None:
         head = model.colbert_linear
         self.model = ModelFolder("tuned", "memory", Path(), head and head.out_features, None if head else "dense only")
-        self.settings, self.has_heads, self.notes = settings, head is not None, []
+        self.settings, self.has_heads, self.notes, self.cache = settings, head is not None, [], None
         self.flag_model, self.autocast = LiveEmbedder(model, tokenizer, settings), autocast
 
     def _encode(self, *args, **kwargs) -> Vectors:
@@ -102,8 +104,10 @@ class LiveEncoder(Encoder):
         with self.autocast():
             return super()._encode(*args, **kwargs)
 
-    def say(self, text: str) -> None:
+    @contextmanager
+    def progress(self, count: int, what: str) -> Iterator[None]:
         """Nothing: the log of the training has a line of its own for an evaluation."""
+        yield None
 
 
 class LiveEmbedder(M3Embedder):

@@ -36,6 +36,8 @@ LEFT_BY_A_RUN = (
     "colbert_linear.pt",
     "sparse_linear.pt",
     "metrics.json",
+    "report.html",
+    "plots",
     "runs",
     "train_log.jsonl",
     "train.log",

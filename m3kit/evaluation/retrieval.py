@@ -1,0 +1,93 @@
+"""One model on retrieval data: what each query found, and how good that is by each score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from m3kit.evaluation.beir import EvalData
+from m3kit.evaluation.encode import Encoder
+from m3kit.evaluation.hybrid import TUNE, tune
+from m3kit.evaluation.metrics import MEASURES, measure
+from m3kit.evaluation.scores import HYBRID_WEIGHTS, Candidates, Ranker
+
+SCORES = ("dense", "sparse", "colbert", "hybrid")
+TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
+
+# A chunk of passages ends with its so many texts or (about) so many tokens: enough for FlagEmbedding's sorting by
+# length, and a bound on memory. ColBERT vectors of 2**18 tokens take 1 GB for bge-m3.
+CHUNK_TEXTS = 2048
+CHUNK_TOKENS = 2**18
+# In most languages a token has more characters; what is counted too high makes a smaller chunk.
+CHARACTERS_A_TOKEN = 2
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a model found. ``passage_ids`` by passage number; ``candidates`` by query id."""
+
+    data: EvalData
+    passage_ids: list[str]
+    candidates: dict[str, Candidates]
+    scores: tuple[str, ...]
+    weights: dict[str, float]
+
+    def rankings(self, score: str) -> dict[str, list[str]]:
+        """Query id → passage ids, best first."""
+        return {
+            query: [self.passage_ids[number] for number in found.ranking(score, self.weights)]
+            for query, found in self.candidates.items()
+        }
+
+    def outcomes(self, metrics: Sequence[str] = tuple(MEASURES)) -> dict[str, dict[str, np.ndarray]]:
+        """Score → metric → its value for each query, in the order of ``data.queries``."""
+        return {score: measure(self.rankings(score), self.data.qrels, metrics) for score in self.scores}
+
+
+def retrieve(encoder: Encoder, data: EvalData, weights: Mapping[str, float] | str = HYBRID_WEIGHTS) -> Found:
+    """Rank all passages for all queries. ``weights`` of the hybrid score, or "tune": by the data's dev queries."""
+    # Ranker ranks the earlier of two equal passages first: this order is the rule in TIES.
+    passage_ids = sorted(data.passages, reverse=True)
+    numbers = {passage: number for number, passage in enumerate(passage_ids)}
+    dev = data.dev if weights == TUNE and encoder.has_heads else None
+    asked = {**data.queries, **(dev.queries if dev else {})}
+    judged = {**data.qrels, **(dev.qrels if dev else {})}
+    texts = list(asked.values())
+    with encoder.progress(len(texts), "queries") as watch:
+        queries = encoder.queries(texts, watch)
+    relevant = [[numbers[passage] for passage in relevant_passages(judged[query])] for query in asked]
+    ranker = Ranker(queries, encoder.settings.device, relevant)
+    with encoder.progress(len(passage_ids), "passages") as watch:
+        for chunk in _chunks([data.passages[key] for key in passage_ids], encoder.settings.passage_max_len):
+            ranker.add(encoder.passages(chunk, watch))
+    candidates = dict(zip(asked, ranker.candidates(), strict=True))
+    chosen = dict(HYBRID_WEIGHTS if weights == TUNE else weights)
+    if dev:
+        chosen = tune({query: candidates[query] for query in dev.queries}, passage_ids, dev.qrels, HYBRID_WEIGHTS)
+    return Found(
+        data=data,
+        passage_ids=passage_ids,
+        candidates={query: candidates[query] for query in data.queries},
+        scores=SCORES if encoder.has_heads else ("dense",),
+        weights=chosen,
+    )
+
+
+def relevant_passages(grades: Mapping[str, int]) -> list[str]:
+    """The passages that answer a query, from its line of the qrels."""
+    return [passage for passage, grade in grades.items() if grade >= 1]
+
+
+def _chunks(texts: list[str], max_len: int) -> Iterator[list[str]]:
+    chunk: list[str] = []
+    tokens = 0
+    for text in texts:
+        more = min(max_len, len(text) // CHARACTERS_A_TOKEN + 2)
+        if chunk and (len(chunk) == CHUNK_TEXTS or tokens + more > CHUNK_TOKENS):
+            yield chunk
+            chunk, tokens = [], 0
+        chunk.append(text)
+        tokens += more
+    yield chunk
