@@ -105,7 +105,7 @@ def test_equal_models_do_not_differ(items):
     assert compare_v_measure(labels, clusters, clusters) == SAME
     renumbered = compare_v_measure(labels, clusters, 3 - clusters)
     assert renumbered["p"] == 1 and renumbered["verdict"] == "no difference"
-    assert renumbered["interval"] == pytest.approx([0, 0])
+    assert renumbered["interval"] == pytest.approx([0, 0], abs=1e-9)
 
 
 def test_a_model_that_ranks_nothing_has_a_correlation_of_0():
@@ -177,18 +177,28 @@ def test_spearman_false_positives_and_power(fewer):
     assert 0.03 < np.mean(null) < 0.08 and np.mean(found) > 0.7
 
 
-def test_v_measure_false_positives_and_power(fewer):
+def test_v_measure_false_positives_power_and_coverage():
     draw = random(12)
 
     def clusters(share: float) -> np.ndarray:
-        return np.where(draw.random((2, 150)) < share, labels, draw.integers(0, 5, (2, 150)))
+        return np.where(draw.random((5, 60)) < share, labels, draw.integers(0, 8, (5, 60)))
 
     null, found = [], []
-    for _ in range(300):
-        labels = draw.integers(0, 5, 150)
-        null.append(compare_v_measure(labels, clusters(0.6), clusters(0.6))["p"] < 0.05)
-        found.append(compare_v_measure(labels, clusters(0.6), clusters(0.8))["verdict"] == "better")
-    assert 0.01 < np.mean(null) < 0.09 and np.mean(found) > 0.8
+    for _ in range(1000):
+        labels = draw.integers(0, 8, 60)
+        null.append(compare_v_measure(labels, clusters(0.6), clusters(0.6)))
+        found.append(compare_v_measure(labels, clusters(0.6), clusters(0.75))["verdict"] == "better")
+    assert 0.02 < np.mean([each["p"] < 0.05 for each in null]) < 0.07 and np.mean(found) > 0.8
+    assert 0.93 < np.mean([each["interval"][0] <= 0 <= each["interval"][1] for each in null]) < 0.98
+
+
+def test_few_items_prove_nothing_about_v_measures():
+    one, own = np.zeros(6, int), np.array([0, 0, 0, 1, 1, 1])
+    assert compare_v_measure(own[1:5], one[1:5], own[1:5]) == {
+        "change": 1.0, "interval": [1.0, 1.0], "p": 1 / 8, "verdict": "no difference",
+    }  # fmt: skip
+    assert compare_v_measure(own, one, own) == {"change": 1.0, "interval": [1.0, 1.0], "p": 1 / 32, "verdict": "better"}
+    assert compare_v_measure([0], [0], [0]) == SAME
 
 
 # ---- the measures inside -------------------------------------------------------------------------------------------
@@ -197,14 +207,14 @@ few = st.integers(0, 4)
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.lists(st.tuples(few, few, st.integers(0, 5)), min_size=1, max_size=30))
-def test_v_measure_of_counted_items_is_scikit_learns(rows):
-    labels, clusters, counts = map(np.array, zip(*rows, strict=True))
-    if counts.sum() != len(counts):  # a resample has as many items as there are
-        counts = np.bincount(random(int(counts.sum())).integers(0, len(rows), len(rows)), minlength=len(rows))
-    table = significance._Contingency(labels, clusters)
-    repeated = v_measure_score(np.repeat(labels, counts), np.repeat(clusters, counts))
-    assert table.v_measures(counts[None].astype(float))[0] == pytest.approx(repeated, abs=1e-9)
+@given(st.lists(st.tuples(few, few), min_size=2, max_size=30))
+def test_v_measure_of_all_items_and_without_each_is_scikit_learns(rows):
+    labels, clusters = map(np.array, zip(*rows, strict=True))
+    whole, *without = significance._v_measures(labels, clusters)
+    assert whole == pytest.approx(v_measure_score(labels, clusters), abs=1e-9)
+    for item, value in enumerate(without):
+        expected = v_measure_score(np.delete(labels, item), np.delete(clusters, item))
+        assert value == pytest.approx(expected, abs=1e-9)
 
 
 @settings(max_examples=300, deadline=None)
