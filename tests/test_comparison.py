@@ -7,7 +7,6 @@ import shutil
 from contextlib import closing
 from pathlib import Path
 
-import numpy as np
 import pytest
 from conftest import EXAMPLE_DATA
 from safetensors.torch import load_file, save_file
@@ -126,6 +125,4 @@ def test_models_can_be_compared_without_retrieval_data(starter, tmp_path, capsys
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     assert "bm25" not in metrics and "examples" not in metrics and "general" in metrics
     assert metrics["comparisons"]["b"]["tasks"]["sts"]["Spearman"]["verdict"] == "no difference"
-    assert "no difference that 10 pairs can show" in out and np.isfinite(
-        metrics["models"]["a"]["tasks"]["sts"]["Spearman"]
-    )
+    assert "no difference that 10 pairs can show" in out
