@@ -48,7 +48,7 @@ def render_table(metrics: dict) -> str:
         general = metrics["general"]
         lines += ["", f"general text, for what was forgotten: {_counted(general)}"]
         lines += _table("score", _retrieval_rows(general, [HEADLINE]), columns, width)
-    notes = [note for model in models.values() for note in model["notes"]]
+    notes = list(dict.fromkeys(note for model in models.values() for note in model["notes"]))
     return "\n".join([*counts, *lines, *([""] if notes else []), *notes])
 
 
