@@ -67,7 +67,7 @@ def make_metrics(
             for number, name in enumerate(names)
         }
         for model in models.values():
-            for key in ("path", "settings", "tasks", "notes", "seconds"):
+            for key in ("path", "settings", "hybrid_weights", "notes", "seconds"):
                 model.pop(key, None)
         metrics["general"] = {
             "eval_data": "general",

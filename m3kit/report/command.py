@@ -11,12 +11,16 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import TYPE_CHECKING
 
 from m3kit.errors import KitError
+from m3kit.progress import bar
 from m3kit.report.record import read_record
+
+if TYPE_CHECKING:
+    from m3kit.report.figure import Plot
 
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
 
@@ -56,15 +60,15 @@ def make_report(folder: Path) -> dict:
 
     card = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE)
     wanted = plots_to_draw(record)
-    # On a terminal alone, and gone when it is done.
-    with tqdm(total=len(wanted) + 2, desc="report", unit=" parts", disable=None, leave=False, file=sys.stderr) as bar:
-        plots = draw(wanted, bar.update)
+    with bar(len(wanted) + 2, "drawing the report", "parts") as shown:
+        plots = draw(wanted, shown.update)
         view = make_view(record)
         page = render_page(view, plots, card.name)
-        bar.update()
+        shown.update(1)
         text = make_card(record)
-        bar.update()
+        shown.update(1)
     try:
+        _clear(folder / PLOTS, plots)
         files = [file for plot in plots.values() for file in _write_plot(folder / PLOTS, plot)]
         _write(card, text.encode())
         _write(folder / REPORT, page.encode())
@@ -80,7 +84,16 @@ def make_report(folder: Path) -> dict:
     }
 
 
-def _write_plot(folder: Path, plot) -> list[Path]:
+def _clear(folder: Path, plots: Mapping[str, Plot]) -> None:
+    """Plots of an earlier report would be taken for this one's."""
+    from m3kit.report.draw import NAMES
+
+    for name in set(NAMES) - set(plots):
+        for kind in ("svg", "png"):
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
+
+
+def _write_plot(folder: Path, plot: Plot) -> list[Path]:
     folder.mkdir(exist_ok=True)
     paths = [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
     for path, content in zip(paths, (plot.svg.encode(), plot.png), strict=True):

@@ -9,7 +9,13 @@ from m3kit.report import curves, plots
 from m3kit.report.about_run import best_step
 from m3kit.report.figure import Plot, drawing
 from m3kit.report.record import Record
+from m3kit.report.words import SCORES
 
+# Every plot that there may be.
+NAMES = (
+    *("scores", "tasks", "general-yours", "general", "loss", "loss-parts", "learning-rate", "evaluation"),
+    *("evaluation-tasks", *(f"scores-{score}" for score in SCORES)),
+)
 Drawn = list[Plot | None]
 
 
@@ -27,13 +33,13 @@ def plots_to_draw(record: Record) -> list[Callable[[], Drawn]]:
     return wanted
 
 
-def draw(wanted: list[Callable[[], Drawn]], done: Callable[[], Any]) -> dict[str, Plot]:
+def draw(wanted: list[Callable[[], Drawn]], done: Callable[[int], Any]) -> dict[str, Plot]:
     """The plots by their names; ``done`` is called after each."""
     drawn = {}
     with drawing():
         for make in wanted:
             drawn |= {plot.name: plot for plot in make() if plot}
-            done()
+            done(1)
     return drawn
 
 

@@ -21,7 +21,7 @@ COLOURS = {
     "soft": "#565f6b",
     "grid": "#d8dde3",
     "paper": "#ffffff",
-    "base": "#6a7480",
+    "base": "#646e79",
     "tuned": "#0a5fb4",
     "third": "#8f3aa8",
     "fourth": "#a85400",
@@ -110,6 +110,7 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plo
     svg, png = io.StringIO(), io.BytesIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=nothing)
+    figure.set_layout_engine("none")  # laid out already
     figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
     # Spaces at the ends of lines are matplotlib's; a reader without its font has another.
     text = re.sub(r" +$", "", svg.getvalue(), flags=re.MULTILINE).replace("'DejaVu Sans'", "'DejaVu Sans', sans-serif")
