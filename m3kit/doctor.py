@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from m3kit.progress import bar
+
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 GIB = 1 << 30
 
@@ -28,18 +30,20 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what is to be trained on")
-    parser.add_argument("--json", action="store_true", help="findings as JSON on stdout")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    findings = examine(args.device)
+    with bar(None, "looking at this machine", ""):
+        findings = examine(args.device)
+    stops = any(finding.level == "stop" for finding in findings)
     if args.json:
-        print(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print(json.dumps({"can_train": not stops, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
         for finding in findings:
             cure = f"; {finding.fix}" if finding.fix else ""
             print(f"{finding.level:>4}  {finding.what}{cure}", file=sys.stderr)
-    return int(any(finding.level == "stop" for finding in findings))
+    return int(stops)
 
 
 def examine(device: str) -> list[Finding]:

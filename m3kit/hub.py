@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 from m3kit.errors import KitError
+from m3kit.progress import Bar
 
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 TOKENIZER, CONFIG = "tokenizer.json", "config.json"
@@ -62,13 +66,32 @@ def _download(given: str, cache_dir: str | None, token: str | None, only: list[s
         raise KitError(f"there is no model at {given}; check the path, or train first to make it")
     try:
         patterns = {"allow_patterns": only} if only else {"ignore_patterns": NOT_NEEDED}
-        return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, **patterns))
+        with _bar():
+            return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, **patterns))
     except Exception as error:  # the Hub's library raises its own errors, those of HTTP and those of the disk
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise KitError(
             f"{given} is no folder here, and the Hugging Face Hub did not give it ({reason}); "
             "check the name and the network, or give the path of a model folder"
         ) from error
+
+
+@contextlib.contextmanager
+def _bar() -> Iterator[None]:
+    """The Hub's own bar, on a terminal, for the first of several processes."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars, tqdm
+
+    tqdm.set_lock(Bar.get_lock())  # it may stand below one of the kit's
+    # Who turns off transformers' bars turns off this one too.
+    was_off = are_progress_bars_disabled()
+    if not was_off or os.environ.get("LOCAL_RANK", "0") != "0" or os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS"):
+        yield
+        return
+    enable_progress_bars()
+    try:
+        yield
+    finally:
+        disable_progress_bars()
 
 
 def find_tokenizer(given: str, cache_dir: str | None = None) -> Path:

@@ -9,12 +9,17 @@ cent; for a GPU they are an estimate by the same means.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import logging
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from m3kit.errors import KitError
 from m3kit.free_memory import free_on_gpus, free_on_machine
 from m3kit.hub import find_local_config
+from m3kit.progress import Bar, bar
 
 GIB = 1 << 30
 # Its configuration, for whoever has not downloaded it yet.
@@ -70,20 +75,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--processes", type=_positive, default=1, help="GPUs, or processes on the CPU")
     parser.add_argument("--deepspeed", action="store_true", help="with ZeRO-0, as ds_stage0.json has it")
+    parser.add_argument("--json", action="store_true", help="print the plan as one JSON object, in bytes")
 
 
 def run(args: argparse.Namespace) -> None:
-    from transformers.utils import logging as transformers_logging
+    # What libraries say goes to stderr.
+    with contextlib.redirect_stdout(sys.stderr), bar(0, "loading PyTorch", "plans") as shown:
+        from transformers.utils import logging as transformers_logging
 
-    transformers_logging.set_verbosity_error()
-    logging.getLogger("torch").setLevel(logging.ERROR)
-    config = find_config(args.model_name_or_path, args.cache_dir)
-    step = make_step(args)
-    lines = plan(config, step)
-    for sentence in describe(args.model_name_or_path, step, args.per_device_train_batch_size is None):
+        transformers_logging.set_verbosity_error()
+        logging.getLogger("torch").setLevel(logging.ERROR)
+        config = find_config(args.model_name_or_path, args.cache_dir)
+        step = make_step(args)
+        lines = plan(config, step, shown)
+        free = free_memory(step.device, step.processes)
+    is_auto = args.per_device_train_batch_size is None
+    if args.json:
+        print(json.dumps(as_data(args.model_name_or_path, step, is_auto, lines, free), indent=2))
+        return
+    for sentence in describe(args.model_name_or_path, step, is_auto):
         print(sentence)
     print(render(lines))
-    print(judge(lines, step.device, step.processes, free_memory(step.device, step.processes)))
+    print(judge(lines, step.device, step.processes, free))
 
 
 def _positive(text: str) -> int:
@@ -152,7 +165,7 @@ def _settle(precision: str, device: str) -> str:
 # ---- The plan ----
 
 
-def plan(config, step) -> list[Line]:
+def plan(config, step, shown: Bar | None = None) -> list[Line]:
     """What is asked for, then what each option would change. Raises ``KitError`` for what cannot be planned."""
     from m3kit.training.footprint import footprint
 
@@ -174,6 +187,9 @@ def plan(config, step) -> list[Line]:
     tokens = step.batch_size * (step.query_max_len + step.group_size * step.passage_max_len)
     known: dict = {}
     lines = []
+    if shown is not None:
+        shown.total = len(changes)
+        shown.say("planning")
     try:
         for change, options in changes.items():
             changed = replace(step, **options)
@@ -182,6 +198,8 @@ def plan(config, step) -> list[Line]:
             if changed not in known:
                 known[changed] = footprint(config, changed)
             lines.append(Line(change, known[changed]))
+            if shown is not None:
+                shown.update(1)
     except (ValueError, RuntimeError) as error:
         # Code of other models may look at contents, which there are none of, or know no checkpointing.
         raise KitError(f"no plan: a step of a {config.model_type} model cannot be followed ({error})") from error
@@ -195,6 +213,39 @@ def free_memory(device: str, processes: int) -> int | None:
     import torch
 
     return free_on_gpus(processes) if torch.cuda.is_available() else None
+
+
+def needed(line: Line, device: str, processes: int) -> int:
+    """Bytes with what is beside the tensors. GPUs have memory of their own, processes on the CPU share it."""
+    return (line.sum + BESIDE[device]) * (processes if device == "cpu" else 1)
+
+
+def verdict(size: int, free: int | None) -> str | None:
+    """Whether so many bytes fit; None where what is free is not known."""
+    if free is None:
+        return None
+    return "fits" if size * (1 + MARGIN) <= free else "just fits" if size <= free else "does not fit"
+
+
+def as_data(name: str, step, is_auto: bool, lines: list[Line], free: int | None) -> dict[str, Any]:
+    """The plan for programs: what was asked for, then each line's bytes and whether it fits."""
+    named = {"batch_size": "per_device_train_batch_size", "group_size": "train_group_size"}
+    rows = []
+    for line in lines:
+        size = needed(line, step.device, step.processes)
+        row = {"change": line.change, "bytes": line.held, "sum": line.sum, "needed": size}
+        rows.append({**row, "verdict": verdict(size, free)})
+    return {
+        "model_name_or_path": name,
+        # As the arguments are called.
+        "options": {named.get(key, key): value for key, value in asdict(step).items() if key != "untouched"},
+        "batch_size_is_auto": is_auto,
+        "is_estimate": step.device == "cuda",
+        "free": free,
+        "verdict": rows[0]["verdict"],
+        "told": judge(lines, step.device, step.processes, free),
+        "lines": rows,
+    }
 
 
 # ---- In words ----
@@ -239,17 +290,12 @@ def judge(lines: list[Line], device: str, processes: int, free: int | None) -> s
     if free is None:
         return "Whether it fits cannot be told here, where there is no GPU."
 
-    def needed(line: Line) -> int:
-        # GPUs have memory of their own, processes on the CPU share it.
-        return (line.sum + BESIDE[device]) * (processes if device == "cpu" else 1)
-
+    size = needed(lines[0], device, processes)
     what = "Python and its packages" if device == "cpu" else "CUDA"
     place = "this machine" if device == "cpu" else "the GPU"
-    told = f"about {needed(lines[0]) / GIB:.1f} GiB with {what}, and {place} has {free / GIB:.1f} GiB free"
-    if needed(lines[0]) * (1 + MARGIN) <= free:
-        return f"It fits: {told}."
-    if needed(lines[0]) <= free:
-        return f"It just fits: {told}."
-    fitting = [line.change for line in lines[1:-1] if needed(line) <= free]
+    told = f"about {size / GIB:.1f} GiB with {what}, and {place} has {free / GIB:.1f} GiB free"
+    if (found := verdict(size, free)) != "does not fit":
+        return f"It {found}: {told}."
+    fitting = [line.change for line in lines[1:-1] if needed(line, device, processes) <= free]
     cure = f"what would: {' or '.join(fitting)}" if fitting else "no single line above would; change several"
     return f"It does NOT fit: {told}; {cure}."

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from typing import Any
 
 from tqdm import tqdm
 
@@ -15,46 +14,79 @@ DELAY = 2.0
 EVERY = 0.5
 # Characters for what is being done.
 WIDEST = 30
+TIME_ALONE = "{desc} … {elapsed}"
 
 
 class Bar(tqdm):
     # The thread below does what tqdm's own would do.
     monitor_interval = 0
 
+    def __init__(self, *args, **settings):
+        self._ended, self._mover = threading.Event(), None
+        super().__init__(*args, **settings)
+        if not self.disable:
+            self._mover = threading.Thread(target=self._move, daemon=True)
+            self._mover.start()
+
+    @property
+    def format_dict(self) -> dict[str, Any]:
+        told = super().format_dict
+        elapsed, unit = told["elapsed"], self.unit
+        if self.total == 0:
+            told["bar_format"] = TIME_ALONE  # not known yet
+        if not self.n or not elapsed:
+            told["speed"] = "?"
+        elif unit == "B":
+            told["speed"] = f"{self.format_sizeof(self.n / elapsed, divisor=1024)}B/s"
+        elif self.n < elapsed:
+            told["speed"] = f"{elapsed / self.n:.1f} s each"
+        else:
+            told["speed"] = f"{self.n / elapsed:,.{0 if self.n > 10 * elapsed else 1}f} {unit}/s"
+        return told
+
     def say(self, title: str) -> None:
         """What is being done now."""
         # Not shown at once: that is the thread's.
         self.set_description_str(_cut(title), refresh=False)
 
-    def _show(self) -> None:
-        if self.total and self.n > self.total:
-            self.total = self.n  # more came than was thought
-        # Else tqdm takes it for never shown, and leaves it standing at the end.
-        self.last_print_t = self._time()
-        self.refresh()
+    def close(self) -> None:
+        """Before anything is printed where the bar stands."""
+        self._ended.set()
+        if self._mover is not None:
+            self._mover.join()
+        super().close()
+
+    def _move(self) -> None:
+        pause = DELAY
+        while not self._ended.wait(pause):
+            if self.total and self.n > self.total:
+                self.total = self.n  # more came than was thought
+            # Else tqdm takes it for never shown, and leaves it standing at the end.
+            self.last_print_t = self._time()
+            self.refresh()
+            pause = EVERY
 
 
-@contextmanager
-def bar(total: float | None, title: str, unit: str) -> Iterator[Bar]:
-    """A bar to ``update(n)`` as so many are done; it goes away at the end.
+def bar(total: float | None, title: str, unit: str) -> Bar:
+    """A bar, for ``with``, to ``update(n)`` as so many are done; it goes away at the end.
 
     ``unit`` is a word for several ("rows"), or "B" for bytes. Without a ``total`` what is counted stands there with the
-    time, without a unit ("") the time alone. It moves by itself, so that one long call may stand within.
+    time, without a unit ("") the time alone; that too while the total is 0, which ``total`` may be set from later. It
+    moves by itself, so that one long call may stand within.
     """
-    if unit == "B":
-        counts = "{n_fmt}/{total_fmt}B" if total is not None else "{n_fmt}B"
-    else:
-        counts = f"{{n:,.0f}}/{{total:,.0f}} {unit}" if total is not None else f"{{n:,.0f}} {unit}"
+    done, every = ("{n_fmt}", "{total_fmt}") if unit == "B" else ("{n:,.0f}", "{total:,.0f}")
+    counted = f" {unit}" if unit != "B" else unit
     if total is not None:
-        shown = "{desc}: {percentage:3.0f}% |{bar}| " + counts + " [{elapsed}<{remaining}, {rate_fmt}]"
+        shown = f"{{desc}}: {{percentage:3.0f}}% |{{bar}}| {done}/{every}{counted} "
+        shown += "[{elapsed}<{remaining}, {speed}]"
     else:
-        shown = "{desc}: " + counts + " [{elapsed}, {rate_fmt}]" if unit else "{desc} … {elapsed}"
+        shown = f"{{desc}}: {done}{counted} [{{elapsed}}, {{speed}}]" if unit else TIME_ALONE
     columns, lines = _size()
-    with Bar(
+    return Bar(
         desc=_cut(title),
         bar_format=shown,
         total=total,
-        unit=unit if unit == "B" else f" {unit}",
+        unit=unit,
         unit_scale=unit == "B",
         unit_divisor=1024,
         ncols=columns,
@@ -65,25 +97,7 @@ def bar(total: float | None, title: str, unit: str) -> Iterator[Bar]:
         delay=DELAY,
         miniters=float("inf"),  # the thread shows it
         smoothing=0,
-    ) as made:
-        if made.disable:
-            yield made
-            return
-        ended = threading.Event()
-        mover = threading.Thread(target=_move, args=(made, ended), daemon=True)
-        mover.start()
-        try:
-            yield made
-        finally:
-            ended.set()
-            mover.join()
-
-
-def _move(made: Bar, ended: threading.Event) -> None:
-    pause = DELAY
-    while not ended.wait(pause) and not made.disable:
-        made._show()
-        pause = EVERY
+    )
 
 
 def _cut(title: str) -> str:

@@ -7,14 +7,17 @@ real model; it knows no language, and is worth nothing but for trying.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import json
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from m3kit.errors import KitError
+from m3kit.progress import bar
 
 VOCABULARY = 6000
 HIDDEN, LAYERS, HEADS, INTERMEDIATE = 128, 2, 4, 256
@@ -29,11 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--output_dir", type=Path, required=True, help="where the model is written")
     parser.add_argument("--texts", type=Path, default=EXAMPLE_DATA, help="folder whose JSONL texts make the vocabulary")
     parser.add_argument("--seed", type=int, default=42)
+    parser.add_argument("--json", action="store_true", help="print path, files and sizes as one JSON object")
 
 
 def run(args: argparse.Namespace) -> None:
-    make_starter(args.output_dir, args.texts, args.seed)
-    print(f"starter model: {args.output_dir}", file=sys.stderr)
+    # What libraries say goes to stderr; of the one file that is written no bar is needed.
+    with contextlib.redirect_stdout(sys.stderr), bar(None, "making the starter model", ""):
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        make_starter(args.output_dir, args.texts, args.seed)
+    if args.json:
+        print(json.dumps(about(args.output_dir), indent=2))
+    else:
+        print(f"starter model: {args.output_dir}", file=sys.stderr)
 
 
 def make_starter(output_dir: Path, texts: Path = EXAMPLE_DATA, seed: int = 42) -> None:
@@ -70,6 +82,13 @@ def make_starter(output_dir: Path, texts: Path = EXAMPLE_DATA, seed: int = 42) -
     (temporary / "starter.json").write_text(json.dumps({"seed": seed, "vocabulary": len(tokenizer)}) + "\n")
     shutil.rmtree(output_dir, ignore_errors=True)
     temporary.rename(output_dir)
+
+
+def about(folder: Path) -> dict[str, Any]:
+    """Where the starter model is, its files with their bytes, and what it was made from."""
+    files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    made = json.loads((folder / "starter.json").read_text())
+    return {"path": str(folder), "bytes": sum(files.values()), "files": files, **made}
 
 
 def _sparse_head():

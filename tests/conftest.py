@@ -48,6 +48,15 @@ def model_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def soon(monkeypatch):
+    """A progress bar is shown at once."""
+    from m3kit import progress
+
+    monkeypatch.setattr(progress, "DELAY", 0.02)
+    monkeypatch.setattr(progress, "EVERY", 0.02)
+
+
+@pytest.fixture
 def read(tmp_path):
     """Read a file of the given name and content: see ``transcode_helpers.Read``."""
     from transcode_helpers import Read

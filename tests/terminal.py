@@ -6,6 +6,8 @@ import contextlib
 import os
 import pty
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 
@@ -13,16 +15,24 @@ from collections.abc import Callable, Iterator
 def terminal() -> Iterator[Callable[[], str]]:
     """Of 0 × 0, as in a container. Yields a function that gives what was shown since it was called last."""
     leader, follower = pty.openpty()
-    os.set_blocking(leader, False)
     stream, before = os.fdopen(follower, "w", encoding="utf-8"), sys.stderr
+    pieces: list[bytes] = []
+
+    def read() -> None:
+        # All the time: a terminal holds little, and who writes more must wait.
+        with contextlib.suppress(OSError):
+            while piece := os.read(leader, 1 << 16):
+                pieces.append(piece)
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
 
     def shown() -> str:
         stream.flush()
-        pieces = []
-        with contextlib.suppress(BlockingIOError):
-            while piece := os.read(leader, 1 << 16):
-                pieces.append(piece)
-        return b"".join(pieces).decode("utf-8")
+        time.sleep(0.1)
+        found = b"".join(pieces)
+        pieces.clear()
+        return found.decode("utf-8", "replace")
 
     sys.stderr = stream
     try:
@@ -30,4 +40,5 @@ def terminal() -> Iterator[Callable[[], str]]:
     finally:
         sys.stderr = before
         stream.close()
+        reader.join(10)
         os.close(leader)

@@ -13,6 +13,7 @@ import torch
 from conftest import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from terminal import terminal
 from training_helpers import native
 
 from m3kit.errors import KitError
@@ -282,3 +283,41 @@ def test_a_run_that_goes_on_keeps_its_numbers(starter, data, tmp_path, monkeypat
 def test_an_argument_that_there_is_not_is_refused(starter, data, tmp_path):
     with pytest.raises(KitError, match="no argument --bacth_size 3"):
         settle(arguments(starter, data, tmp_path / "output", "--bacth_size", "3"))
+
+
+def test_json_has_the_same_numbers(monkeypatch, capsys):
+    seen = []
+
+    def settled(words):
+        seen.append(words)
+        print("what a library says")
+        return 4, 5120, "Batch size 4 (auto): so."
+
+    monkeypatch.setattr(module, "settle", settled)
+    plain = (sys.argv[0], "--output_dir", "o")
+    monkeypatch.setattr(sys, "argv", list(plain))
+    assert module.main() == 0
+    out, err = capsys.readouterr()
+    assert out == "4 5120\n" and "Batch size 4 (auto): so." in err
+    monkeypatch.setattr(sys, "argv", [*plain, "--json"])
+    assert module.main() == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == {"per_device_train_batch_size": 4, "sub_batch_tokens": 5120, "why": "Batch size 4 (auto): so."}
+    assert seen == [["--output_dir", "o"]] * 2
+
+
+@pytest.mark.slow
+def test_json_stands_alone_on_stdout(starter, data, tmp_path):
+    words = arguments(starter, data, tmp_path / "output", "--json")
+    command = [sys.executable, "-m", "m3kit.training.batch_size", *words]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parent.parent)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["per_device_train_batch_size"] == 8
+    assert "\r" not in run.stderr
+
+
+def test_on_a_terminal_the_probe_shows_that_it_works(starter, data, tmp_path, soon):
+    with terminal() as shown:
+        settle(arguments(starter, data, tmp_path / "output"))
+        told = shown()
+    assert "loading model and rows … 00:" in told and "measuring what fits … 00:" in told

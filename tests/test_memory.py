@@ -7,12 +7,13 @@ from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
+from terminal import terminal
 from transformers import AutoConfig
 
 from m3kit import memory
 from m3kit.errors import KitError
 from m3kit.free_memory import free_on_machine
-from m3kit.memory import GIB, Line, find_config, judge, make_step, plan, render
+from m3kit.memory import GIB, Line, as_data, find_config, judge, make_step, plan, render
 from m3kit.training.ledger import KINDS
 
 # ---- What is said ----
@@ -63,6 +64,32 @@ def test_the_command_prints_table_and_verdict(starter, capsys):
     assert verdict.startswith("It ")
 
 
+def test_json_has_what_the_table_has(starter, capsys):
+    words = ["--model_name_or_path", str(starter), "--device", "cpu", "--per_device_train_batch_size", "auto"]
+    memory.run(arguments(*words))
+    *_, first, _, _, _, _, _, _, _, verdict = capsys.readouterr().out.splitlines()
+    memory.run(arguments(*words, "--json"))
+    found = json.loads(capsys.readouterr().out)
+    line = found["lines"][0]
+    assert first.split()[3:] == [f"{line['bytes'][kind] / GIB:.2f}" for kind in KINDS] + [f"{line['sum'] / GIB:.2f}"]
+    assert len(found["lines"]) == 8 and found["lines"][-1]["change"] == "FlagEmbedding untouched"
+    assert line["sum"] == sum(line["bytes"].values()) < line["needed"]
+    # What is free may have changed in between.
+    assert found["told"].split(",")[0] == verdict.split(",")[0] and found["free"] > 0
+    assert found["verdict"] == line["verdict"] == "fits"
+    options = found["options"]
+    assert (options["device"], options["train_group_size"], options["per_device_train_batch_size"]) == ("cpu", 8, 2)
+    assert found["batch_size_is_auto"] and not found["is_estimate"]
+
+
+def test_on_a_terminal_planning_shows_a_bar(starter, capsys, soon):
+    with terminal() as shown:
+        memory.run(arguments("--model_name_or_path", str(starter), "--device", "cpu", "--json"))
+        told = shown()
+    assert "planning:" in told and "/8 plans [" in told
+    json.loads(capsys.readouterr().out)
+
+
 def test_an_automatic_batch_is_planned_as_two_and_said_so(starter, capsys):
     memory.run(arguments("--model_name_or_path", str(starter), "--per_device_train_batch_size", "auto"))
     out = capsys.readouterr().out
@@ -95,6 +122,21 @@ def test_whether_it_fits_and_what_would():
     assert judge(lines, "cpu", 1, 16 * GIB).startswith("It fits")
     assert judge(lines, "cpu", 2, 16 * GIB).endswith("what would: smaller.")
     assert "cannot be told" in judge(lines, "cuda", 1, None)
+
+
+def test_programs_are_told_the_same():
+    step = make_step(arguments("--device", "cuda"))
+    lines = [line("as asked for", 10), line("smaller", 6)]
+    for free, verdicts in (
+        (24 * GIB, ["fits", "fits"]),
+        (11 * GIB, ["just fits", "fits"]),
+        (8 * GIB, ["does not fit", "fits"]),
+        (None, [None, None]),
+    ):
+        found = as_data("a model", step, False, lines, free)
+        assert [row["verdict"] for row in found["lines"]] == verdicts
+        assert found["verdict"] == verdicts[0]
+        assert found["told"] == judge(lines, "cuda", 1, free)
 
 
 # ---- What is free ----

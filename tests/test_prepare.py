@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import EXAMPLE_DATA, KIT, read_jsonl, write_jsonl
 from data_helpers import PAIRS, check_counts, run
+from terminal import terminal
 
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
@@ -34,6 +35,36 @@ def test_the_example_data_prepares_into_one_folder_a_task(tmp_path):
         assert len(read_jsonl(tmp_path / "prepared" / entry["output"])) == entry["rows_written"] > 0
         check_counts(entry)
         assert entry["input"] in done.stderr
+
+
+def test_json_has_the_folders_and_the_manifest_s_counts(tmp_path):
+    words = ("--train_data", EXAMPLE_DATA, "--output_dir", tmp_path / "prepared", "--holdout", 0.1)
+    plain, done = run(*words), run(*words, "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["folders"] == plain.stdout.split()
+    manifest = json.loads(Path(found["manifest"]).read_text())
+    assert {name: found[name] for name in manifest if name != "settings"} == {
+        name: value for name, value in manifest.items() if name != "settings"
+    }
+    for entry in found["sets"]:
+        check_counts(entry)
+    assert (Path(found["eval_data"]) / "queries.jsonl").is_file()
+    refused = run("--train_data", tmp_path / "gone", "--output_dir", tmp_path / "no", "--json")
+    assert (refused.returncode, refused.stdout) == (1, "") and refused.stderr
+
+
+def test_on_a_terminal_a_bar_tells_what_is_done_and_a_file_has_none(tmp_path, soon, capsys):
+    rows = [{"query": f"query {i}", "positive": f"passage {i} " * 20} for i in range(1200)]
+    write_jsonl(tmp_path / "retrieval" / "rows.jsonl", rows)
+    with terminal() as shown:
+        prepare([tmp_path / "retrieval"], tmp_path / "prepared", Settings(holdout=0.1))
+        told = shown()
+    for title in ("comparing the rows", "holding out"):
+        assert f"\r{title}" in told
+    assert "/1,200 rows [" in told
+    prepare([tmp_path / "retrieval"], tmp_path / "other", Settings(holdout=0.1))
+    assert "rows [" not in capsys.readouterr().err
 
 
 def test_labelled_rows_always_end_up_in_a_no_in_batch_neg_folder(tmp_path):

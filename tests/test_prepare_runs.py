@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 from conftest import KIT, write_jsonl
-from data_helpers import PAIRS, run
+from data_helpers import run
 
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
@@ -103,19 +101,6 @@ def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
     (output / "retrieval" / "train.jsonl").write_text("changed by hand\n")
     assert not is_kept(seed=7)
     assert is_kept(seed=7)
-
-
-def test_a_terminal_shows_a_bar_and_a_file_does_not(tmp_path):
-    rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
-    command = [sys.executable, "-m", "m3kit", "prepare", "--train_data", rows, "--output_dir", tmp_path / "prepared"]
-    shown, terminal = pty.openpty()  # of 0 × 0 characters, like one in a container
-    subprocess.run(command, stderr=terminal, stdout=subprocess.DEVNULL, cwd=KIT, check=True)
-    os.close(terminal)
-    seen = os.read(shown, 100_000).decode()
-    os.close(shown)
-    assert "writing train.jsonl" in seen
-    assert "4/4 rows [" in seen
-    assert "rows [" not in run("--train_data", rows, "--output_dir", tmp_path / "other").stderr
 
 
 def test_the_benchmark_measures_both(tmp_path):

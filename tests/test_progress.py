@@ -9,14 +9,7 @@ import time
 import pytest
 from terminal import terminal
 
-from m3kit import progress
 from m3kit.progress import bar
-
-
-@pytest.fixture
-def soon(monkeypatch):
-    monkeypatch.setattr(progress, "DELAY", 0.02)
-    monkeypatch.setattr(progress, "EVERY", 0.02)
 
 
 def test_a_bar_with_a_total_moves_and_goes_away(soon):
@@ -35,6 +28,28 @@ def test_one_long_call_shows_the_time(soon):
         with bar(None, "making the vocabulary", ""):
             time.sleep(0.2)
         assert "making the vocabulary … 00:00" in shown()
+
+
+def test_a_total_may_be_known_later(soon):
+    with terminal() as shown:
+        with bar(0, "loading", "plans") as made:
+            time.sleep(0.2)
+            assert "loading … 00:00" in shown()
+            made.total = 4
+            made.update(1)
+            time.sleep(0.2)
+        assert "25% |" in shown()
+
+
+@pytest.mark.parametrize(
+    ("count", "seconds", "told"), [(90, 2, "45 rows/s"), (3, 2, "1.5 rows/s"), (2, 5, "2.5 s each")]
+)
+def test_how_fast_it_goes(count, seconds, told):
+    with terminal(), bar(100, "reading", "rows") as made:
+        assert made.format_dict["speed"] == "?"
+        made.update(count)
+        made.start_t -= seconds
+        assert made.format_dict["speed"] == told
 
 
 def test_what_is_counted_without_a_total(soon):

@@ -72,7 +72,7 @@ class Inspector:
         if missing and not self.findings.errors:
             raise KitError(f"--columns names {sorted(missing)}, but no file has such a column; see how it is spelt")
         self._add_length_problems(sets)
-        self.progress.say("checking")
+        self.progress.say("comparing the rows")
         slow = [(check, data, self.settings) for data in sets for check in SLOW]
         for problems in self.workers.map(run_check, slow):
             self.findings.add(problems)

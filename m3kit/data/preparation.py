@@ -46,10 +46,12 @@ class Preparation:
             return {}
         self._bar.say("holding out")
         hold_out(sets, self.settings.holdout, self.settings.seed, self._pool)
+        self._bar.say("writing what is held out")
         return write_eval(sets, self.output / EVAL_FOLDER, self._pool)
 
     def plan(self, sets: list[DataSet]) -> list[Plan | None]:
         """Decide about each set as a whole; None where its rows cannot teach what the task asks."""
+        self._bar.say("planning")
         shared = shared_positives([data for data in sets if data.task == "retrieval"], self._scratch / "shared.npy")
         plans: list[Plan | None] = []
         for data in sets:

@@ -45,12 +45,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="keep back this share of the queries for evaluation, in OUTPUT_DIR/eval (0 = none)",
     )
+    parser.add_argument("--json", action="store_true", help="print folders and counts as one JSON object")
     add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> None:
-    for folder in prepare([Path(path) for path in args.train_data], args.output_dir, settings_of(args)):
+    folders = prepare([Path(path) for path in args.train_data], args.output_dir, settings_of(args))
+    if args.json:
+        print(json.dumps(about(args.output_dir, folders), indent=2))
+        return
+    for folder in folders:
         print(folder)
+
+
+def about(output_dir: Path, folders: list[Path]) -> dict[str, Any]:
+    """The prepared folders and, from the manifest, what became of each file's rows."""
+    manifest = json.loads((output_dir / MANIFEST).read_text("utf-8"))
+    del manifest["settings"]
+    held_out = str(output_dir / EVAL_FOLDER) if manifest["held_out"] else None
+    return {
+        "folders": [str(folder) for folder in folders],
+        "manifest": str(output_dir / MANIFEST),
+        "eval_data": held_out,
+        **manifest,
+    }
 
 
 def prepare(train_data: list[Path], output_dir: Path, settings: Settings) -> list[Path]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
+from m3kit.progress import Bar, bar
 
 # A row counts in parts, as it is read and as it is written, so that the bar moves evenly.
 READ_SHARE = 0.75
-# Characters for what is being done.
-WIDEST = 30
 
 
 class Progress:
-    def __init__(self, bar: tqdm, both: bool):
-        self._bar, self._read_share = bar, READ_SHARE if both else 1.0
+    def __init__(self, made: Bar, both: bool):
+        self._bar, self._read_share = made, READ_SHARE if both else 1.0
         self._bytes = self._cut_bytes = self._cut_rows = 0
 
     def expect(self, size: int) -> None:
@@ -42,23 +38,11 @@ class Progress:
 
     def say(self, what: str) -> None:
         """What is being done."""
-        self._bar.set_description_str(what if len(what) <= WIDEST else what[: WIDEST - 1] + "…")
+        self._bar.say(what)
 
 
 @contextmanager
 def progress(both: bool) -> Iterator[Progress]:
     """A bar on stderr where that is a terminal; ``both``: rows are written too."""
-    shown = "{desc}: {percentage:3.0f}% |{bar}| {n:.0f}/{total:.0f} rows [{elapsed}<{remaining}, {rate_fmt}]"
-    # tqdm takes a size of 0 × 0, which a terminal in a container may have, to the letter, and shows nothing.
-    size = shutil.get_terminal_size()
-    with tqdm(
-        bar_format=shown,
-        total=0,
-        unit=" rows",
-        ncols=size.columns,
-        nrows=size.lines,
-        disable=None,
-        file=sys.stderr,
-        mininterval=0.5,
-    ) as bar:
-        yield Progress(bar, both)
+    with bar(0, "reading", "rows") as made:
+        yield Progress(made, both)

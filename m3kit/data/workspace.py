@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from m3kit.progress import bar
+
 
 def state_file(output_dir: Path) -> Path:
     """What is known of the folder, beside it: times of files are no part of what is the same at every run."""
@@ -26,7 +28,8 @@ def alone_with(output_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             print(f"another process is preparing {output_dir}; waiting for it", file=sys.stderr)
-            fcntl.flock(file, fcntl.LOCK_EX)
+            with bar(None, "waiting", ""):
+                fcntl.flock(file, fcntl.LOCK_EX)
         except OSError:
             pass  # a file system without locks
         yield

@@ -1,12 +1,14 @@
 """``python -m m3kit.training.batch_size TRAINER ARGUMENTS``: the batch size for ``per_device_train_batch_size=auto``.
 
-On stdout two numbers, per_device_train_batch_size and sub_batch_tokens; on stderr what decided.
+On stdout two numbers, per_device_train_batch_size and sub_batch_tokens; on stderr what decided. With ``--json`` all of
+it is one JSON object on stdout.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import logging
 import math
 import os
@@ -16,15 +18,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
-from transformers import HfArgumentParser
-from transformers.utils import logging as transformers_logging
-
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.collator import MOST_PADDING
-from m3kit.training.probe import SCORES, Measured, Probe, RowTokens, does_not_fit, gib
-from m3kit.training.run_record import read_record
+from m3kit.progress import bar
+
+# Seconds. What libraries say goes to stderr.
+with contextlib.redirect_stdout(sys.stderr), bar(None, "loading PyTorch", ""):
+    import datasets
+    from transformers import HfArgumentParser
+    from transformers.utils import logging as transformers_logging
+
+    from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+    from m3kit.training.collator import MOST_PADDING
+    from m3kit.training.probe import SCORES, Measured, Probe, RowTokens, does_not_fit, gib
+    from m3kit.training.run_record import read_record
 
 # More leave few steps in an epoch, and at the same learning rate less is learnt. Fewer than two have no negatives.
 MOST, LEAST = 128, 2
@@ -161,15 +167,22 @@ def main() -> int:
     logging.disable(logging.WARNING)
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    as_json = argparse.ArgumentParser(allow_abbrev=False, add_help=False)
+    as_json.add_argument("--json", action="store_true")
+    asked, words = as_json.parse_known_args()
     try:
         # stdout is for the two numbers.
         with contextlib.redirect_stdout(sys.stderr):
-            batch_size, sub_batch_tokens, told = settle(sys.argv[1:])
+            batch_size, sub_batch_tokens, told = settle(words)
     except (KitError, FileNotFoundError) as error:
         print(f"m3kit.training.batch_size: {error}", file=sys.stderr)
         if path := os.environ.get("M3KIT_ERROR_FILE"):
             Path(path).write_text(f"{error}\n", encoding="utf-8")
         return 1
+    if asked.json:
+        numbers = {"per_device_train_batch_size": batch_size, "sub_batch_tokens": sub_batch_tokens}
+        print(json.dumps({**numbers, "why": told}, indent=2))
+        return 0
     print(told, file=sys.stderr)
     print(batch_size, sub_batch_tokens)
     return 0
@@ -182,7 +195,11 @@ def settle(words: Sequence[str]) -> tuple[int, int, str]:
     # Not begun here: it would look for other processes. What it holds is reckoned.
     own.add_argument("--deepspeed")
     asked, words = own.parse_known_args(words)
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    parser = HfArgumentParser(
+        (ModelArguments, DataArguments, TrainingArguments),
+        prog="python -m m3kit.training.batch_size",
+        description="Beside the trainer's arguments: --processes N, --deepspeed FILE, and --json for one JSON object.",
+    )
     model_args, data_args, args, unknown = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
     if unknown:
         raise KitError(f"the trainer has no argument {' '.join(unknown)}; see python -m m3kit.training --help")
@@ -195,7 +212,10 @@ def settle(words: Sequence[str]) -> tuple[int, int, str]:
         most_tokens=args.sub_batch_tokens if args.sub_batch_tokens != default else None,
     )
     deepspeed = bool(asked.deepspeed)
-    choice, told = find(Probe(model_args, data_args, args, run.processes, deepspeed), run, deepspeed)
+    with bar(None, "loading model and rows", "") as shown:
+        probe = Probe(model_args, data_args, args, run.processes, deepspeed)
+        shown.say("measuring what fits")
+        choice, told = find(probe, run, deepspeed)
     return choice.batch_size, choice.sub_batch_tokens, told
 
 
