@@ -67,7 +67,7 @@ def make_metrics(
             for number, name in enumerate(names)
         }
         for model in models.values():
-            for key in ("path", "settings", "hybrid_weights", "notes", "seconds"):
+            for key in ("path", "settings", "hybrid_weights", "notes", "seconds", "cached_texts"):
                 model.pop(key, None)
         metrics["general"] = {
             "eval_data": "general",
@@ -126,7 +126,11 @@ def _model(random: Random, name: str, gain: float, heads: bool, retrieval: bool,
             },
             "clustering": {"V-measure": 0.5 + gain + random.uniform(0, 0.01)},
         }
-    return model | {"notes": [f"{name} has positions for 512 tokens."], "seconds": random.uniform(3, 9)}
+    return model | {
+        "notes": [f"{name} has positions for 512 tokens."],
+        "seconds": random.uniform(3, 9),
+        "cached_texts": 321,
+    }
 
 
 def _comparisons(random: Random, models: dict) -> dict:
@@ -228,7 +232,9 @@ def make_log(steps: int = 120, evaluations: int = 4, heads: bool = True) -> list
             loss = 2.4 * math.exp(-step / steps * 2) + random.uniform(-0.3, 0.3) + 0.4
             row = {"step": step, "loss": loss, "grad_norm": 3.0, "learning_rate": 1e-5 * (1 - step / steps)}
             for number, part in enumerate(("dense", "sparse", "colbert", "ensemble", "self_distill") if heads else ()):
-                row[f"loss_{part}"] = loss * (1 + number / 5)
+                # Self-distillation begins later.
+                if part != "self_distill" or step > 10:
+                    row[f"loss_{part}"] = loss * (1 + number / 5)
             rows.append(
                 row
                 | {

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Mapping
 from typing import Any
 
-from m3kit.report.curves import thin
+from m3kit.report.curves import figures_of, thin
 from m3kit.report.numbers import Source
 from m3kit.report.record import Record
 from m3kit.report.words import duration
@@ -50,14 +50,13 @@ def curves(record: Record) -> dict[str, Any]:
         return {}
     rows = [row for row in record.log if "loss" in row]
     steps, size = thin(rows)
-    columns = ["step", "loss", *(name for name in (steps[0] if steps else {}) if name.startswith("loss_"))]
-    columns += [
-        name for name in ("learning_rate", "tokens_per_second", "memory_gb") if any(name in row for row in steps)
-    ]
+    names = figures_of(steps)
+    shown = ["step", "loss", *(name for name in names if name.startswith("loss_"))]
+    shown = [name for name in [*shown, "learning_rate", "tokens_per_second", "memory_gb"] if name in names]
     measured = [row for row in record.log if "eval_seconds" in row]
-    figures = [name for name in dict.fromkeys(name for row in measured for name in row) if name.startswith("eval_")]
+    figures = [name for name in figures_of(measured) if name.startswith("eval_")]
     return {
-        "columns": columns,
+        "columns": shown,
         "steps": steps,
         "size": size,
         "logged": len(rows),
@@ -97,6 +96,7 @@ def time_and_memory(record: Record, metrics: Source) -> list[tuple[str, Any]]:
     told("Processes", run.get("world_size"))
     for name in record.metrics.get("models", {}):
         told(f"Evaluating {name}", metrics.number("models", name, "seconds", show=duration))
+        told(f"Texts of {name} encoded earlier", metrics.number("models", name, "cached_texts", show="{:,}".format))
     return found
 
 

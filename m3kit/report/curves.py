@@ -38,6 +38,11 @@ def thin(rows: Sequence[Mapping[str, float]]) -> tuple[list[dict[str, float]], i
     return thinned, size
 
 
+def figures_of(rows: Sequence[Mapping[str, float]]) -> list[str]:
+    """The names of all figures: self-distillation may begin after some steps."""
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
 def draw_training(log: Sequence[Mapping[str, float]], best_step: int | None) -> list[Plot]:
     """Every plot that the log has rows for."""
     steps, size = thin([row for row in log if "loss" in row])
@@ -45,7 +50,7 @@ def draw_training(log: Sequence[Mapping[str, float]], best_step: int | None) -> 
     if steps:
         told = "" if size == 1 else f" Each point is the mean of {size} logged steps."
         plots.append(_loss(steps, told))
-        parts = [name.removeprefix("loss_") for name in steps[0] if name.startswith("loss_")]
+        parts = [name.removeprefix("loss_") for name in figures_of(steps) if name.startswith("loss_")]
         if len(parts) > 1:
             plots.append(_parts(steps, parts, told))
         if any("learning_rate" in row for row in steps):

@@ -115,7 +115,7 @@ def _dumbbells(
     reference: float | None,
     unit: str,
 ) -> Plot:
-    step = 34 if len(models) < 4 else 44
+    step = 44 if len(models) > 3 else 40 if any("\n" in line.label for line in lines) else 34
     figure, (axes,) = new_figure(66 + step * len(lines) + (0 if reference is None and span is None else 16))
     # Markers of one line stand a little below each other where there are many.
     shift = 0.0 if len(models) < 3 else 0.52 / len(models)
@@ -193,7 +193,7 @@ def _label(axes: Axes, place: int, parts: Sequence[str]) -> None:
             part,
             (0, place),
             xycoords=("axes fraction", "data"),
-            xytext=(-8, 13 * ((len(parts) - 1) / 2 - number)),
+            xytext=(-8, 15 * ((len(parts) - 1) / 2 - number)),
             textcoords="offset points",
             ha="right",
             va="center",

@@ -1,0 +1,107 @@
+"""The report as a reader has it: in a real browser, light and dark, on a phone and on paper."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import report_browser
+from report_helpers import make_log, make_metrics, write_run
+from report_reading import measured_numbers
+
+from m3kit.report.command import make_report
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(report_browser.missing()), reason=f"no browser: {report_browser.missing()}"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory):
+    with report_browser.Browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = write_run(
+        tmp_path_factory.mktemp("runs") / "a run & [more]",
+        metrics=make_metrics(("base", "a-model-with-a-very-long-name.of.forty.letters", "tuned")),
+        log=make_log(700),
+    )
+    make_report(folder)
+    return folder
+
+
+def test_the_browser_shows_every_figure_and_neither_asks_nor_complains(browser, run):
+    browser.look(width=1200)
+    browser.open(run / "report.html")
+    shown = browser.run(
+        "return [...document.querySelectorAll('data')].map(data => [data.dataset.from, data.value, data.textContent])"
+    )
+    wanted = measured_numbers(json.loads((run / "metrics.json").read_text("utf-8")))
+    found = {place: json.loads(exact) for place, exact, _ in shown if place}
+    assert {place: found.get(place) for place in wanted} == wanted
+    assert all(text.strip() for _, _, text in shown)
+    assert browser.requests() == [(run / "report.html").as_uri()]
+    assert browser.complaints() == []
+
+
+# Text that sticks out of its plot, by more than a pixel.
+CLIPPED = """
+return [...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const box = svg.getBoundingClientRect();
+  return [...svg.querySelectorAll('text')].filter(text => {
+    const at = text.getBoundingClientRect();
+    return at.left < box.left - 1 || at.right > box.right + 1 || at.top < box.top - 1 || at.bottom > box.bottom + 1;
+  }).map(text => svg.parentElement.id + ': ' + text.textContent);
+})
+"""
+# Pairs of texts of one plot that lie over each other.
+OVERLAPPING = """
+return [...document.querySelectorAll('figure svg')].flatMap(svg => {
+  const texts = [...svg.querySelectorAll('text')].filter(text => text.textContent.trim());
+  const boxes = texts.map(text => text.getBoundingClientRect());
+  const found = [];
+  for (let i = 0; i < boxes.length; i++) for (let j = i + 1; j < boxes.length; j++) {
+    const a = boxes[i], b = boxes[j];
+    const wide = Math.min(a.right, b.right) - Math.max(a.left, b.left);
+    const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (wide > 1 && high > 3) found.push([svg.parentElement.id, texts[i].textContent, texts[j].textContent]);
+  }
+  return found;
+})
+"""
+
+
+@pytest.mark.parametrize("width", [360, 390, 800, 1200])
+def test_the_page_never_scrolls_sideways_and_plots_are_whole(browser, run, width):
+    browser.look(width=width)
+    browser.open(run / "report.html")
+    browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run(CLIPPED) == []
+    assert browser.run(OVERLAPPING) == []
+
+
+def test_colours_follow_the_readers_scheme_and_paper_is_white(browser, run):
+    browser.open(run / "report.html")
+    colours = {}
+    for scheme, media in (("light", ""), ("dark", ""), ("dark", "print")):
+        browser.look(width=1200, scheme=scheme, media=media)
+        ink = "getComputedStyle(document.querySelector('figure svg text')).fill"
+        paper = "getComputedStyle(document.body).backgroundColor"
+        colours[scheme, media] = browser.run(f"return [{ink}, {paper}]")
+    assert colours["light", ""][1] == colours["dark", "print"][1] == "rgb(255, 255, 255)"
+    assert colours["dark", ""][1] == "rgb(18, 22, 27)"
+    assert colours["light", ""][0] != colours["dark", ""][0]
+
+
+def test_it_prints(browser, run, tmp_path):
+    browser.look(width=1200)
+    browser.open(run / "report.html")
+    browser.pdf(tmp_path / "report.pdf")
+    printed = (tmp_path / "report.pdf").read_bytes()
+    # A4 in points.
+    assert printed.startswith(b"%PDF") and (b"[0 0 595" in printed or b"[0 0 594" in printed)
