@@ -131,6 +131,25 @@ def test_colbert_equals_flagembedding(encoded):
     np.testing.assert_allclose(all_colbert_scores(queries, passages), theirs, atol=1e-5)
 
 
+def test_what_is_tried_is_tried_once_and_progress_counts_every_text(model_folder):
+    encoder = Encoder(find_model("m", str(model_folder)), EncodeSettings(batch_size=2))
+    sizes, told = [], []
+    encoder.flag_model.model.model.register_forward_hook(
+        lambda module, args, kwargs, output: sizes.append(args[0]["input_ids"].numel()), with_kwargs=True
+    )
+    texts = [" ".join(WORDS[:count]) for count in (3, 5, 4)]
+    encoder.passages(texts, told.append)
+    # A batch of two and one of one, and the larger once more, to find out whether it fits.
+    assert len(sizes) == 3 and told[1:] == [2, 1]
+    sizes.clear()
+    encoder.passages(texts[:2], told.append)
+    assert len(sizes) == 1
+    encoder.passages([" ".join(WORDS)] * 2, told.append)
+    assert len(sizes) == 3
+    assert sum(told) == 3 + 2 + 2
+    encoder.close()
+
+
 def random_vectors(count: int, seed: int) -> Vectors:
     random = np.random.default_rng(seed)
     lexical = [{str(t): float(random.random()) for t in random.choice(9, 2, replace=False)} for _ in range(count)]

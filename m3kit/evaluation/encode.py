@@ -56,7 +56,7 @@ class Encoder:
             from transformers.utils.logging import disable_progress_bar
 
             disable_progress_bar()
-            return BGEM3FlagModel(
+            flag_model = BGEM3FlagModel(
                 str(self.model.folder),
                 normalize_embeddings=self.settings.normalize_embeddings,
                 use_fp16=self.settings.precision == "fp16",
@@ -72,6 +72,8 @@ class Encoder:
                 return_sparse=self.has_heads,
                 return_colbert_vecs=self.has_heads,
             )
+        flag_model.model = probed_once(flag_model.model)
+        return flag_model
 
     @contextlib.contextmanager
     def _refused(self) -> Iterator[None]:
@@ -124,8 +126,8 @@ class Encoder:
     def _encode(self, kind: str, texts: Sequence[str], watch: Watch) -> Vectors:
         encode = self.flag_model.encode_queries if kind == "query" else self.flag_model.encode_corpus
         wanted = {"return_sparse": False, "return_colbert_vecs": False} if kind == "dense" else {}
-        counted = self._counted(len(texts), watch) if watch else contextlib.nullcontext()
-        with _stdout_kept_clean(), _bars_kept_off(), counted:
+        self.flag_model.model.watch = watch
+        with _stdout_kept_clean(), _bars_kept_off():
             encoded = encode(list(texts), **wanted)
         vectors = Vectors(encoded["dense_vecs"], encoded["lexical_weights"], encoded["colbert_vecs"])
         # Checked here because FlagEmbedding drops a NaN token weight unseen, and NaN sorts to one end of a ranking.
@@ -138,24 +140,6 @@ class Encoder:
             )
         return vectors
 
-    @contextlib.contextmanager
-    def _counted(self, count: int, watch: Callable[[int], object]) -> Iterator[None]:
-        """Tell ``watch`` of each batch; FlagEmbedding runs one batch more, to find out whether the size fits."""
-        left = count
-
-        def count_batch(module, arguments, output) -> None:
-            nonlocal left
-            done = min(left, len(arguments[0]["input_ids"]))
-            left -= done
-            watch(done)
-
-        hook = self.flag_model.model.register_forward_hook(count_batch)
-        try:
-            yield
-        finally:
-            hook.remove()
-        watch(left)
-
     def close(self) -> None:
         if self.cache:
             self.cache.close()
@@ -163,6 +147,34 @@ class Encoder:
         if loaded := self.__dict__.pop("flag_model", None):
             loaded.stop_self_pool()
             loaded.model = None
+
+
+def probed_once(model):
+    """FlagEmbedding's model, without most of the batches that FlagEmbedding runs to find out whether they fit.
+
+    It runs the longest batch of each call twice, the first time for that alone, which with a chunk a call takes a tenth
+    of the time. Here that is done only for a batch larger than all before. ``watch`` hears how many texts were encoded.
+    """
+    from torch import nn
+
+    class ProbedOnce(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model, self.largest, self.watch = model, 0, None
+
+        def forward(self, batch, **wanted):
+            # What only tries says nothing of the size of the vectors.
+            tries = "truncate_dim" not in wanted
+            size = batch["input_ids"].numel()
+            if tries and size <= self.largest:
+                return None
+            output = self.model(batch, **wanted)
+            self.largest = max(self.largest, size)
+            if self.watch and not tries:
+                self.watch(len(batch["input_ids"]))
+            return output
+
+    return ProbedOnce()
 
 
 def _lengths(model: ModelFolder, settings: EncodeSettings) -> tuple[list[str], int, int]:

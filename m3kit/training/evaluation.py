@@ -14,7 +14,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
 from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.encode import Encoder, EncodeSettings
+from m3kit.evaluation.encode import Encoder, EncodeSettings, probed_once
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.metrics import HEADLINE
 from m3kit.evaluation.models import ModelFolder
@@ -130,11 +130,13 @@ class LiveEmbedder(M3Embedder):
             return_colbert_vecs=unified,
         )
         self.pooling_method, self.tokenizer = settings.pooling_method, tokenizer
-        self.model = EncoderOnlyEmbedderM3ModelForInference(
-            {"model": model.model, "colbert_linear": model.colbert_linear, "sparse_linear": model.sparse_linear},
-            tokenizer=tokenizer,
-            sentence_pooling_method=settings.pooling_method,
-            normalize_embeddings=settings.normalize_embeddings,
+        self.model = probed_once(
+            EncoderOnlyEmbedderM3ModelForInference(
+                {"model": model.model, "colbert_linear": model.colbert_linear, "sparse_linear": model.sparse_linear},
+                tokenizer=tokenizer,
+                sentence_pooling_method=settings.pooling_method,
+                normalize_embeddings=settings.normalize_embeddings,
+            )
         )
 
     def _convert_to_numpy(self, embeddings: torch.Tensor, device: str | None = None) -> np.ndarray:
