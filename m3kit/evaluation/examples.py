@@ -18,6 +18,7 @@ RELEVANT = 3
 TOKENS = 8
 SNIPPET = 300
 TOLD_TOKENS = 3
+NAMES = {"colbert": "ColBERT"}
 
 
 def examples(
@@ -106,7 +107,7 @@ def _score_pair(
     products = {token: float(ours[token]) * float(theirs[token]) for token in ours.keys() & theirs.keys()}
     tokens = QueryTokens([queries.colbert[row]], encoder.settings.device)
     colbert = tokens.scores([passages.colbert[column]], np.array([0]), np.array([0]))[0]
-    scores = {"dense": dense, "sparse": sum(products.values()), "colbert": float(colbert)}
+    scores = {"dense": dense, "sparse": sum(products.values(), 0.0), "colbert": float(colbert)}
     best = sorted(products.items(), key=lambda item: (-item[1], item[0]))[:TOKENS]
     words = [(encoder.tokenizer.decode([int(token)]).strip() or "(space)", weight) for token, weight in best]
     return scores | {"hybrid": float(hybrid_scores(scores, found.weights))}, words
@@ -114,7 +115,6 @@ def _score_pair(
 
 def _why(name: str, entries: list[dict], weights: Mapping[str, float]) -> str:
     """What decided that this model's first passage came first, against the best-ranked passage of the other kind."""
-    # Of a model without heads only ranked passages are known to come in an order.
     first = min(entries, key=lambda entry: entry["rank"][name] or np.inf)
     others = [entry for entry in entries if entry["relevant"] != first["relevant"]]
     kind = "the relevant passage" if first["relevant"] else "a passage that is not relevant"
@@ -124,7 +124,8 @@ def _why(name: str, entries: list[dict], weights: Mapping[str, float]) -> str:
     ours, theirs = first["scores"][name], other["scores"][name]
     weighted = {head: weights[head] * (ours[head] - theirs[head]) for head in weights if head in ours}
     head = max(weighted, key=weighted.get)
-    told = f"{name} ranked {kind} first, most of all for its {head} score: {ours[head]:.3f} against {theirs[head]:.3f}"
+    told = f"{name} ranked {kind} first, most of all for its {NAMES.get(head, head)} score: "
+    told += f"{ours[head]:.3f} against {theirs[head]:.3f}"
     if head == "sparse" and first["tokens"][name]:
         told += " (" + ", ".join(f"{word} {weight:.3f}" for word, weight in first["tokens"][name][:TOLD_TOKENS]) + ")"
     return told + "."
