@@ -5,7 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
+
+from m3kit.report.command import make_report
+from m3kit.report.page import render_page
+from m3kit.report.record import read_record
+from m3kit.report.view import make_view
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -84,3 +90,12 @@ def measured_numbers(metrics: dict) -> dict[str, float]:
         for place, value in numbers(metrics)
         if "settings" not in place.split("/") and not place.startswith("tasks/")
     }
+
+
+def report(folder: Path) -> Page:
+    return Page(Path(make_report(folder)["report"]).read_text("utf-8"))
+
+
+def words(folder: Path) -> Page:
+    """The page without its plots, which take long to draw."""
+    return Page(render_page(make_view(read_record(folder)), {}, "README.md"))

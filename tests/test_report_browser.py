@@ -16,6 +16,8 @@ pytestmark = [
     pytest.mark.skipif(bool(report_browser.missing()), reason=f"no browser: {report_browser.missing()}"),
 ]
 
+LONG_NAME = "a-model-with-a-very-long-name.of.forty.letters"
+
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
@@ -27,7 +29,7 @@ def browser(tmp_path_factory):
 def run(tmp_path_factory):
     folder = write_run(
         tmp_path_factory.mktemp("runs") / "a run & [more]",
-        metrics=make_metrics(("base", "a-model-with-a-very-long-name.of.forty.letters", "tuned")),
+        metrics=make_metrics(("base-of-long.name", LONG_NAME, "a", "b", "another-of.long_name", "tuned-LONGER-NAME")),
         log=make_log(700),
     )
     make_report(folder)

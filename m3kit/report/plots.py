@@ -174,7 +174,7 @@ def _dumbbells(
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel(unit)
     if len(models) > 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=min(len(models), 3))
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=_columns(models))
     spoken = "; ".join(
         f"{' '.join(line.label.split())}: "
         + ", ".join(
@@ -184,6 +184,12 @@ def _dumbbells(
     )
     alt = f"{title}. {spoken}." + ("" if reference is None else f" BM25: {reference:.3f}.")
     return finish(figure, name, title, caption, alt)
+
+
+def _columns(models: Sequence[str]) -> int:
+    """As many names side by side as the plot has room for."""
+    widest = 4 + max(len(shorten(model, LONGEST_NAME)) for model in models)
+    return max(1, min(len(models), 3, 54 // widest))
 
 
 def _label(axes: Axes, place: int, parts: Sequence[str]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from m3kit.errors import KitError
+from m3kit.report import shapes
 
 METRICS, RUN, LOG = "metrics.json", "run.json", "train_log.jsonl"
 MANIFEST, PROBLEMS = "prepared/manifest.json", "prepared/problems.jsonl"
@@ -65,9 +65,9 @@ def read_record(folder: Path) -> Record:
     if not folder.is_dir():
         raise KitError(f"there is no folder {folder}; give the output_dir of a run")
     record = Record(folder)
-    record.metrics = _object(folder, METRICS, _metrics_right)
-    record.run = _object(folder, RUN, _run_right)
-    record.manifest = _object(folder, MANIFEST, _manifest_right)
+    record.metrics = _object(folder, METRICS, shapes.METRICS)
+    record.run = _object(folder, RUN, shapes.RUN)
+    record.manifest = _object(folder, MANIFEST, shapes.MANIFEST)
     _read_log(record)
     _read_problems(record)
     if not (record.metrics or record.run or record.log or record.manifest):
@@ -116,16 +116,17 @@ def _missing(record: Record) -> list[Missing]:
 # ---- JSON ----------------------------------------------------------------------------------------------------------
 
 
-def _object(folder: Path, name: str, right: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """A JSON object; empty where there is no file."""
+def _object(folder: Path, name: str, shape: shapes.Shape) -> dict[str, Any]:
+    """A JSON object of that shape; empty where there is no file."""
     text = _text(folder, name)
     if text is None:
         return {}
     try:
         value = json.loads(text, parse_constant=_refuse)
-        if isinstance(value, dict) and right(value):
+        wrong = shape(value)
+        if wrong is None:
             return value
-        reason = "it holds something else than the kit writes there"
+        reason = f"{wrong or 'what it holds'} is missing, or is not what the kit writes there"
     except (ValueError, RecursionError) as error:
         reason = str(error)
     raise KitError(f"{folder / name} is damaged ({reason}); {AGAIN[name]}")
@@ -146,28 +147,6 @@ def _refuse(constant: str) -> float:
     raise ValueError(f"{constant} is no number")
 
 
-def _metrics_right(metrics: dict[str, Any]) -> bool:
-    def models_right(part: dict[str, Any]) -> bool:
-        models = part.get("models")
-        return isinstance(models, dict) and bool(models) and all(isinstance(model, dict) for model in models.values())
-
-    dictionaries = ("settings", "tasks", "comparisons", "distributions", "bm25", "general", "examples")
-    return (
-        models_right(metrics)
-        and all(isinstance(metrics.get(name, {}), dict) for name in dictionaries)
-        and ("general" not in metrics or models_right(metrics["general"]))
-    )
-
-
-def _run_right(run: dict[str, Any]) -> bool:
-    return isinstance(run.get("status"), str) and isinstance(run.get("settings"), dict)
-
-
-def _manifest_right(manifest: dict[str, Any]) -> bool:
-    sets = manifest.get("sets")
-    return isinstance(sets, list) and all(isinstance(entry, dict) and "rows_read" in entry for entry in sets)
-
-
 # ---- lines of JSON -------------------------------------------------------------------------------------------------
 
 
@@ -178,9 +157,11 @@ def _read_log(record: Record) -> None:
     for line in (text or "").splitlines():
         try:
             row = json.loads(line)
+            if not isinstance(row, dict) or not _finite(row.get("step")):
+                raise ValueError
             kind = "loss" if "loss" in row else "evaluation" if "eval_seconds" in row else "summary"
             rows[kind, row["step"]] = {key: value for key, value in row.items() if _finite(value)}
-        except (ValueError, TypeError, KeyError):
+        except ValueError:
             record.log_lines_lost += 1
     record.log = [rows[key] for key in sorted(rows, key=lambda key: key[1])]
     if text and text.strip() and not rows:
@@ -203,12 +184,14 @@ def _read_problems(record: Record) -> None:
         with path.open(encoding="utf-8") as file:
             for line in file:
                 problem = json.loads(line)
+                if (wrong := shapes.PROBLEM(problem)) is not None:
+                    raise ValueError(f"{wrong or 'a line'} is missing, or is not what the kit writes there")
                 key = (problem["severity"], problem["code"])
                 record.problems.counts[key] += 1
                 first = record.problems.first.setdefault(key, [])
                 if len(first) < SHOWN_OF_A_CODE:
                     first.append(problem)
-    except (ValueError, TypeError, KeyError) as error:
+    except ValueError as error:
         raise KitError(f"{path} is damaged ({error}); {AGAIN[PROBLEMS]}") from error
     except OSError as error:
         raise KitError(f"{path} cannot be read ({error.strerror}); make it readable") from error
