@@ -45,6 +45,14 @@ def test_the_second_time_nothing_is_encoded_and_the_vectors_are_the_same_to_the_
     assert_same(first, again)
 
 
+def test_a_closed_encoder_finds_its_vectors_again(model_folder, tmp_path):
+    encoder = Encoder(find_model("base", str(model_folder)), SETTINGS, tmp_path)
+    for _ in range(2):
+        with closing(encoder):
+            encoder.passages(TEXTS)
+    assert encoder.cache.found == len(TEXTS)
+
+
 def test_of_a_changed_corpus_only_what_is_new_is_encoded(model_folder, tmp_path):
     first, *_ = encode(model_folder, tmp_path, TEXTS[:8])
     mixed, found, _ = encode(model_folder, tmp_path, ["winter garden", *reversed(TEXTS[:8])])
@@ -115,7 +123,7 @@ def test_the_oldest_models_make_room_first(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1300)
     monkeypatch.setattr(vector_cache.shutil, "disk_usage", lambda _: usage)
     # A quarter of 1,300 free and 300 held is 400, and half of that is to be left for what comes.
-    assert vector_cache._make_room(tmp_path, tmp_path / "ours.sqlite") == 200
+    assert vector_cache._make_room(tmp_path / "ours.sqlite") == 200
     assert {file.stem for file in tmp_path.iterdir()} == {"ours", "new"}
 
 

@@ -46,7 +46,8 @@ class Encoder:
         if not self.has_heads:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
         encoding = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
-        self.cache = cache_folder and VectorCache(cache_folder, model.folder, encoding)
+        with bar(None, f"{model.name}: reading", ""):
+            self.cache = cache_folder and VectorCache(cache_folder, model.folder, encoding)
 
     @cached_property
     def flag_model(self):

@@ -56,9 +56,15 @@ class VectorCache:
         self.file = folder / f"{name}.sqlite"
         self.found = 0
         self._connection: sqlite3.Connection | None = None
+        self._usable = True
+
+    def _open(self) -> sqlite3.Connection | None:
+        """The connection, which ``close`` may have closed; None where the cache cannot be used."""
+        if self._connection or not self._usable:
+            return self._connection
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._room = _make_room(folder, self.file)
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            self._room = _make_room(self.file)
             self._connection = sqlite3.connect(self.file, timeout=60)
             # A cache that a power cut spoils is made anew; no vector is worth waiting for the disk.
             self._connection.execute("PRAGMA synchronous = OFF")
@@ -69,16 +75,18 @@ class VectorCache:
             os.utime(self.file)
         except (OSError, sqlite3.Error) as error:
             self._give_up(error)
+        return self._connection
 
     def get(self, kind: str, texts: Sequence[str]) -> dict[int, tuple[np.ndarray, dict | None, np.ndarray | None]]:
         """What is known, by the text's number: dense, lexical and colbert as in ``Vectors``. ``kind``: of encoding."""
         keys = [_text_key(kind, text) for text in texts]
         rows: dict[bytes, tuple] = {}
         try:
-            for start in range(0, len(keys) if self._connection else 0, AT_ONCE):
+            connection = self._open()
+            for start in range(0, len(keys) if connection else 0, AT_ONCE):
                 some = keys[start : start + AT_ONCE]
                 marks = ",".join("?" * len(some))
-                for key, *blobs in self._connection.execute(f"SELECT * FROM vectors WHERE text IN ({marks})", some):
+                for key, *blobs in connection.execute(f"SELECT * FROM vectors WHERE text IN ({marks})", some):
                     dense, lexical, colbert = (blob and _unpack(blob) for blob in blobs)
                     rows[key] = (dense, lexical if lexical is None else _lexical_dict(lexical), colbert)
         except (sqlite3.Error, ValueError, EOFError) as error:
@@ -90,11 +98,12 @@ class VectorCache:
 
     def put(self, kind: str, texts: Sequence[str], vectors: Vectors) -> None:
         """Keep the vectors of these texts, as long as there is room."""
-        if not self._connection or self._room <= 0:
+        connection = self._open()
+        if not connection or self._room <= 0:
             return
         try:
-            with self._connection:
-                self._connection.executemany(
+            with connection:
+                connection.executemany(
                     "INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", self._rows(kind, texts, vectors)
                 )
         except sqlite3.Error as error:
@@ -117,6 +126,7 @@ class VectorCache:
             self._connection = None
 
     def _give_up(self, error: Exception) -> None:
+        self._usable = False
         self._tell(f"cannot be used ({error}); every text is encoded anew")
         with suppress(sqlite3.Error, OSError):
             self.close()
@@ -128,8 +138,9 @@ class VectorCache:
         print(f"The cache of vectors in {self.file.parent} {what}.", file=sys.stderr, flush=True)
 
 
-def _make_room(folder: Path, ours: Path) -> int:
+def _make_room(ours: Path) -> int:
     """Bytes that may be added to the cache; where these are few, the files of other models go, the oldest first."""
+    folder = ours.parent
     files = sorted(folder.glob("*.sqlite"), key=lambda file: file.stat().st_mtime)
     held = {file: file.stat().st_size for file in files}
     free = shutil.disk_usage(folder).free
