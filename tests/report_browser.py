@@ -11,6 +11,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from report_reading import measured_numbers
+
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -113,3 +115,20 @@ class Browser:
         """What the pages asked for since the last call, themselves included."""
         events = [json.loads(entry["message"])["message"] for entry in self._ask("/se/log", {"type": "performance"})]
         return [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
+
+
+def assert_true_and_quiet(browser: Browser, run: Path) -> None:
+    """The report of a run shows every figure of metrics.json exactly, asks for nothing and complains of nothing."""
+    page = run / "report.html"
+    browser.complaints()
+    browser.requests()
+    browser.open(page)
+    shown = browser.run(
+        "return [...document.querySelectorAll('data')].map(data => [data.dataset.from, data.value, data.textContent])"
+    )
+    wanted = measured_numbers(json.loads((run / "metrics.json").read_text("utf-8")))
+    found = {place: json.loads(exact) for place, exact, _ in shown if place}
+    assert {place: found.get(place) for place in wanted} == wanted
+    assert all(text.strip() for _, _, text in shown)
+    assert browser.requests() == [page.resolve().as_uri()]
+    assert browser.complaints() == []

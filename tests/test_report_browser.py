@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import report_browser
 from report_helpers import make_log, make_metrics, write_run
-from report_reading import measured_numbers
 
 from m3kit.report.command import make_report
 
@@ -38,16 +35,7 @@ def run(tmp_path_factory):
 
 def test_the_browser_shows_every_figure_and_neither_asks_nor_complains(browser, run):
     browser.look(width=1200)
-    browser.open(run / "report.html")
-    shown = browser.run(
-        "return [...document.querySelectorAll('data')].map(data => [data.dataset.from, data.value, data.textContent])"
-    )
-    wanted = measured_numbers(json.loads((run / "metrics.json").read_text("utf-8")))
-    found = {place: json.loads(exact) for place, exact, _ in shown if place}
-    assert {place: found.get(place) for place in wanted} == wanted
-    assert all(text.strip() for _, _, text in shown)
-    assert browser.requests() == [(run / "report.html").as_uri()]
-    assert browser.complaints() == []
+    report_browser.assert_true_and_quiet(browser, run)
 
 
 # Text that sticks out of its plot, by more than a pixel.

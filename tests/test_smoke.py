@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import report_browser
 from conftest import KIT
 
 pytestmark = pytest.mark.slow
@@ -38,13 +39,23 @@ def test_smoke_ends_with_a_better_model(tmp_path, script, ranks):
         "modules.json",
         "run.json",
         "metrics.json",
+        "report.html",
+        "README.md",
+        "plots",
     }
     assert list((output / "runs").rglob("events.out.tfevents*"))
     record = json.loads((output / "run.json").read_text())
     assert (record["status"], record["world_size"]) == ("finished", ranks)
     metrics = json.loads((output / "metrics.json").read_text())
-    assert metrics["change"]["hybrid"]["nDCG@10"] > 0
-    assert "nDCG@10 of the hybrid score went from" in done.stdout
+    compared = metrics["comparisons"]["tuned"]["hybrid"]["nDCG@10"]
+    assert compared["change"] > 0 and compared["verdict"] == "better"
+    assert metrics["verdict"] in done.stdout and "nDCG@10 of the hybrid score went from" in done.stdout
+    assert f"the report in {output}/report.html" in done.stdout
+    assert metrics["general"]["passages"] == 1000
+
+    if not report_browser.missing():
+        with report_browser.Browser(tmp_path / "profile") as browser:
+            report_browser.assert_true_and_quiet(browser, output)
 
     # Run again, the folder is not overwritten unless that is asked for.
     again = run(script, "--smoke", "--overwrite_output_dir", "False", OUTPUT_DIR=str(output))
@@ -86,6 +97,7 @@ def test_the_untouched_library_trains_on_the_same_prepared_files(tmp_path):
     assert done.returncode == 0, done.stderr[-5000:]
     assert (tmp_path / "plain" / "colbert_linear.pt").is_file()
     assert not (tmp_path / "plain" / "run.json").exists()
+    assert (tmp_path / "plain" / "report.html").is_file()
 
 
 def test_what_the_trainer_refuses_is_the_last_line(tmp_path):

@@ -121,7 +121,7 @@ def evaluate(
     if general:
         retrieved = {name: each.general for name, each in measured.items()}
         metrics["general"] = {
-            "eval_data": str(general.folder),
+            "eval_data": _name(general.folder),
             **_retrieval_counts(general),
             "models": {name: _means(each, measured[name]) for name, each in retrieved.items()},
             "comparisons": _comparisons(retrieved),
@@ -168,6 +168,12 @@ def _counts(data: EvalFolder) -> dict:
     if data.tasks:
         counts["tasks"] = {name: task.counts for name, task in data.tasks.items()}
     return counts
+
+
+def _name(folder: Path) -> str:
+    """The folder of the general text as a reader knows it: what comes with the kit by its place in the kit."""
+    kit = Path(__file__).parents[2]
+    return str(folder.relative_to(kit) if folder.is_relative_to(kit) else folder)
 
 
 def _retrieval_counts(data: EvalData) -> dict:

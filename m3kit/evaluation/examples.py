@@ -127,7 +127,9 @@ def _why(name: str, entries: list[dict], weights: Mapping[str, float]) -> str:
     told = f"{name} ranked {kind} first, most of all for its {NAMES.get(head, head)} score: "
     told += f"{ours[head]:.3f} against {theirs[head]:.3f}"
     if head == "sparse" and first["tokens"][name]:
-        told += " (" + ", ".join(f"{word} {weight:.3f}" for word, weight in first["tokens"][name][:TOLD_TOKENS]) + ")"
+        # Isolated, for a word may be written from right to left.
+        words = [f"\u2068{word}\u2069 {weight:.3f}" for word, weight in first["tokens"][name][:TOLD_TOKENS]]
+        told += f" ({', '.join(words)})"
     return told + "."
 
 
