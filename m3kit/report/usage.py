@@ -105,6 +105,7 @@ def _flag_embedding(usage: Usage, path: str, colbert_dim: int) -> str:
 
 def _sentence_transformers(usage: Usage, path: str) -> str:
     prompt = f", prompt={_text(usage.instruction)}" if usage.instruction else ""
+    same = usage.query_max_len == usage.passage_max_len
     return "\n".join(
         [
             "from sentence_transformers import SentenceTransformer",
@@ -112,7 +113,7 @@ def _sentence_transformers(usage: Usage, path: str) -> str:
             f"model = SentenceTransformer({_text(path)})",
             f"model.max_seq_length = {usage.query_max_len}",
             f'queries = model.encode(["a question"]{prompt})',
-            f"model.max_seq_length = {usage.passage_max_len}",
+            *([] if same else [f"model.max_seq_length = {usage.passage_max_len}"]),
             'passages = model.encode(["a passage", "another one"])',
             "print(queries @ passages.T)" if usage.normalize else "print(model.similarity(queries, passages))",
         ]
