@@ -123,7 +123,7 @@ def _object(folder: Path, name: str, shape: shapes.Shape) -> dict[str, Any]:
         return {}
     try:
         value = json.loads(text, parse_constant=_refuse)
-        wrong = shape(value)
+        wrong = shape.wrong(value)
         if wrong is None:
             return value
         reason = f"{wrong or 'what it holds'} is missing, or is not what the kit writes there"
@@ -184,7 +184,7 @@ def _read_problems(record: Record) -> None:
         with path.open(encoding="utf-8") as file:
             for line in file:
                 problem = json.loads(line)
-                if (wrong := shapes.PROBLEM(problem)) is not None:
+                if (wrong := shapes.PROBLEM.wrong(problem)) is not None:
                     raise ValueError(f"{wrong or 'a line'} is missing, or is not what the kit writes there")
                 key = (problem["severity"], problem["code"])
                 record.problems.counts[key] += 1

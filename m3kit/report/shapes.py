@@ -2,189 +2,229 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
-# Returns the place of the first thing that is not as it should be, or None.
-Shape = Callable[[Any], "str | None"]
+from pydantic import AfterValidator, Discriminator, Tag, TypeAdapter, ValidationError, conlist
+from typing_extensions import Required, TypedDict
 
-
-def one_of(*kinds: type) -> Shape:
-    """A value of one of these kinds; True is no number."""
-
-    def check(value: Any) -> str | None:
-        right = isinstance(value, kinds) and (bool in kinds or not isinstance(value, bool))
-        return None if right else ""
-
-    return check
+# Pydantic names in an error's place which of two kinds it took.
+FIGURES, NONE = "(figures)", "(no figures)"
 
 
-NUMBER, TEXT, WHOLE = one_of(int, float), one_of(str), one_of(int)
-MAYBE_NUMBER, MAYBE_TEXT = one_of(int, float, type(None)), one_of(str, type(None))
+class Shape:
+    """A shape that JSON may have. Names that it does not know are not looked at."""
 
+    def __init__(self, kind: Any) -> None:
+        self._adapter = TypeAdapter(kind)
 
-def anything(value: Any) -> None:
-    """Is shown as it is."""
-
-
-def listed(shape: Shape, length: int | None = None) -> Shape:
-    """A list of such values."""
-
-    def check(value: Any) -> str | None:
-        if not isinstance(value, list) or (length is not None and len(value) != length):
-            return ""
-        return _first((place, shape(item)) for place, item in enumerate(value))
-
-    return check
-
-
-def mapped(shape: Shape, least: int = 0) -> Shape:
-    """An object of such values under any names."""
-
-    def check(value: Any) -> str | None:
-        if not isinstance(value, dict) or len(value) < least:
-            return ""
-        return _first((name, shape(item)) for name, item in value.items())
-
-    return check
-
-
-def record(needed: tuple[str, ...] = (), **shapes: Shape) -> Shape:
-    """An object with these names, of which some are ``needed``; others are not looked at."""
-
-    def check(value: Any) -> str | None:
-        if not isinstance(value, dict):
-            return ""
-        for name in needed:
-            if name not in value:
-                return name
-        return _first((name, shapes[name](item)) for name, item in value.items() if name in shapes)
-
-    return check
-
-
-def _first(found) -> str | None:
-    return next((f"{name}/{place}".rstrip("/") for name, place in found if place is not None), None)
+    def wrong(self, value: Any) -> str | None:
+        """The place of the first thing that is not as it should be ("" is the whole); None where all is."""
+        try:
+            self._adapter.validate_python(value, strict=True)
+        except ValidationError as error:
+            place = error.errors(include_url=False, include_input=False)[0]["loc"]
+            return "/".join(str(part) for part in place if part not in (FIGURES, NONE))
+        return None
 
 
 # ---- metrics.json --------------------------------------------------------------------------------------------------
 
-SCORE_NAMES = ("dense", "sparse", "colbert", "hybrid")
-
-
-def _score(value: Any) -> str | None:
-    """Figures, or that there are none and why."""
-    if isinstance(value, dict) and value.get("scores", 0) is None:
-        return record(reason=TEXT)(value)
-    return record(("nDCG@10",), **dict.fromkeys(("nDCG@10", "MRR@10", "recall@10", "recall@100", "MAP"), NUMBER))(value)
-
-
-def _by_score(shape: Shape) -> dict[str, Shape]:
-    return dict.fromkeys(SCORE_NAMES, shape)
-
-
-_MODELS = mapped(
-    record(
-        **_by_score(_score),
-        path=TEXT,
-        settings=record(
-            pooling_method=MAYBE_TEXT,
-            query_max_len=MAYBE_NUMBER,
-            passage_max_len=MAYBE_NUMBER,
-            query_instruction_for_retrieval=MAYBE_TEXT,
-        ),
-        hybrid_weights=mapped(NUMBER),
-        tasks=mapped(mapped(NUMBER)),
-        notes=listed(TEXT),
-        seconds=NUMBER,
-    ),
-    least=1,
+Figures = TypedDict(
+    "Figures",
+    {"nDCG@10": Required[float], "MRR@10": float, "recall@10": float, "recall@100": float, "MAP": float},
+    total=False,
 )
-_CHANGE = record(change=NUMBER, interval=listed(NUMBER, 2), p=NUMBER, verdict=TEXT)
-_COMPARISONS = mapped(record(**_by_score(mapped(_CHANGE)), tasks=mapped(mapped(_CHANGE))))
-_COUNTS = dict.fromkeys(("queries", "queries_left_out", "passages", "relevant_pairs"), WHOLE)
-_BM25 = record(
-    settings=mapped(anything), **dict.fromkeys(("nDCG@10", "MRR@10", "recall@10", "recall@100", "MAP"), NUMBER)
-)
-_BINS = record(("relevant", "others"), relevant=listed(WHOLE), others=listed(WHOLE))
 
 
-def _distribution(value: Any) -> str | None:
-    """Edges, and for every model a count for each pair of them."""
-    shape = record(("edges", "models"), edges=listed(NUMBER), models=mapped(_BINS, least=1))
-    if (wrong := shape(value)) is not None:
-        return wrong
+class NoFigures(TypedDict):
+    scores: None
+    reason: str
+
+
+def _kind(value: Any) -> str:
+    return NONE if isinstance(value, dict) and value.get("scores", 0) is None else FIGURES
+
+
+Score = Annotated[Annotated[Figures, Tag(FIGURES)] | Annotated[NoFigures, Tag(NONE)], Discriminator(_kind)]
+
+
+class Encoding(TypedDict, total=False):
+    pooling_method: str | None
+    query_max_len: float | None
+    passage_max_len: float | None
+    query_instruction_for_retrieval: str | None
+
+
+class Model(TypedDict, total=False):
+    dense: Score
+    sparse: Score
+    colbert: Score
+    hybrid: Score
+    path: str
+    settings: Encoding
+    hybrid_weights: dict[str, float]
+    tasks: dict[str, dict[str, float]]
+    notes: list[str]
+    seconds: float
+
+
+class Change(TypedDict, total=False):
+    change: float
+    interval: conlist(float, min_length=2, max_length=2)
+    p: float
+    verdict: str
+
+
+class Comparison(TypedDict, total=False):
+    dense: dict[str, Change]
+    sparse: dict[str, Change]
+    colbert: dict[str, Change]
+    hybrid: dict[str, Change]
+    tasks: dict[str, dict[str, Change]]
+
+
+class Bm25(Figures, total=False):
+    settings: dict[str, Any]
+
+
+class Compared(TypedDict, total=False):
+    """Models on the same retrieval data."""
+
+    models: Required[Annotated[dict[str, Model], AfterValidator(lambda models: models or _refuse("no model"))]]
+    comparisons: dict[str, Comparison]
+    bm25: Bm25
+    eval_data: str
+    queries: int
+    queries_left_out: int
+    passages: int
+    relevant_pairs: int
+
+
+class Counts(TypedDict):
+    relevant: list[int]
+    others: list[int]
+
+
+class Distribution(TypedDict):
+    edges: list[float]
+    models: dict[str, Counts]
+
+
+def _fits(value: Distribution) -> Distribution:
+    """Edges rise, and every model has a count for each pair of them."""
+    edges = value["edges"]
     counts = [kind for model in value["models"].values() for kind in (model["relevant"], model["others"])]
-    rising = sorted(set(value["edges"])) == value["edges"]
-    return None if rising and all(len(kind) + 1 == len(value["edges"]) > 1 for kind in counts) else "edges"
+    if not counts or sorted(set(edges)) != edges or any(len(kind) + 1 != len(edges) for kind in counts):
+        _refuse("edges and counts do not fit")
+    return value
 
 
-_EXAMPLE = record(
-    text=TEXT,
-    passages=listed(
-        record(
-            text=TEXT,
-            rank=mapped(MAYBE_NUMBER),
-            scores=mapped(mapped(MAYBE_NUMBER)),
-            tokens=mapped(listed(listed(anything, 2))),
-        )
-    ),
-    why=mapped(TEXT),
-)
+def _refuse(reason: str) -> None:
+    raise ValueError(reason)
 
-METRICS = record(
-    ("models",),
-    models=_MODELS,
-    comparisons=_COMPARISONS,
-    bm25=_BM25,
-    eval_data=TEXT,
-    tasks=mapped(mapped(WHOLE)),
-    settings=record(versions=mapped(anything), resamples=WHOLE),
-    distributions=mapped(_distribution),
-    examples=record(models=listed(TEXT), metric=TEXT, score=TEXT, gained=listed(_EXAMPLE), lost=listed(_EXAMPLE)),
-    general=record(("models",), models=_MODELS, comparisons=_COMPARISONS, eval_data=TEXT, bm25=_BM25, **_COUNTS),
-    **_COUNTS,
-)
+
+class Passage(TypedDict, total=False):
+    text: str
+    rank: dict[str, float | None]
+    scores: dict[str, dict[str, float | None]]
+    tokens: dict[str, list[conlist(Any, min_length=2, max_length=2)]]
+
+
+class Example(TypedDict, total=False):
+    text: str
+    passages: list[Passage]
+    why: dict[str, str]
+
+
+class Examples(TypedDict, total=False):
+    models: list[str]
+    metric: str
+    score: str
+    gained: list[Example]
+    lost: list[Example]
+
+
+class EvaluationSettings(TypedDict, total=False):
+    versions: dict[str, Any]
+    resamples: int
+
+
+class Metrics(Compared, total=False):
+    tasks: dict[str, dict[str, int]]
+    settings: EvaluationSettings
+    distributions: dict[str, Annotated[Distribution, AfterValidator(_fits)]]
+    examples: Examples
+    general: Compared
 
 
 # ---- the others ----------------------------------------------------------------------------------------------------
 
-RUN = record(
-    ("status", "settings"),
-    status=TEXT,
-    started=TEXT,
-    reason=TEXT,
-    seconds=NUMBER,
-    steps=WHOLE,
-    settings=record(
-        query_max_len=MAYBE_NUMBER,
-        passage_max_len=MAYBE_NUMBER,
-        colbert_dim=MAYBE_NUMBER,
-        model_name_or_path=MAYBE_TEXT,
-        sentence_pooling_method=MAYBE_TEXT,
-        query_instruction_for_retrieval=MAYBE_TEXT,
-    ),
-    versions=mapped(anything),
-    best=record(("step",), step=WHOLE),
-    resumed=listed(record(("at", "from_step"), changed=listed(TEXT))),
-)
-_ROWS = ("rows_read", "rows_used", "rows_merged", "rows_written", "negatives_added")
-MANIFEST = record(
-    ("sets",),
-    sets=listed(
-        record(
-            ("input", "task", "rows_read"),
-            input=TEXT,
-            task=TEXT,
-            rows_set_aside=mapped(WHOLE),
-            texts_removed=mapped(WHOLE),
-            columns_not_used=listed(TEXT),
-            notes=listed(TEXT),
-            **dict.fromkeys(_ROWS, WHOLE),
-        )
-    ),
-    settings=mapped(anything),
-    held_out=mapped(WHOLE),
-    problems=listed(record(("severity", "code", "count"), severity=TEXT, code=TEXT, count=WHOLE)),
-)
-PROBLEM = record(("severity", "code", "file", "line", "what", "fix"), severity=TEXT, code=TEXT, what=TEXT, fix=TEXT)
+
+class TrainingSettings(TypedDict, total=False):
+    query_max_len: float | None
+    passage_max_len: float | None
+    colbert_dim: float | None
+    model_name_or_path: str | None
+    sentence_pooling_method: str | None
+    query_instruction_for_retrieval: str | None
+
+
+class Best(TypedDict):
+    step: int
+
+
+class Resumed(TypedDict, total=False):
+    at: Required[str]
+    from_step: Required[Any]
+    changed: list[str]
+
+
+class Run(TypedDict, total=False):
+    status: Required[str]
+    settings: Required[TrainingSettings]
+    started: str
+    reason: str
+    seconds: float
+    steps: int
+    versions: dict[str, Any]
+    best: Best
+    resumed: list[Resumed]
+
+
+class Set(TypedDict, total=False):
+    input: Required[str]
+    task: Required[str]
+    rows_read: Required[int]
+    rows_used: int
+    rows_merged: int
+    rows_written: int
+    negatives_added: int
+    rows_set_aside: dict[str, int]
+    texts_removed: dict[str, int]
+    columns_not_used: list[str]
+    notes: list[str]
+
+
+class Count(TypedDict):
+    severity: str
+    code: str
+    count: int
+
+
+class Manifest(TypedDict, total=False):
+    sets: Required[list[Set]]
+    settings: dict[str, Any]
+    held_out: dict[str, int]
+    problems: list[Count]
+
+
+class Problem(TypedDict):
+    severity: str
+    code: str
+    what: str
+    fix: str
+    file: Any
+    line: Any
+
+
+METRICS, RUN, MANIFEST, PROBLEM = (Shape(kind) for kind in (Metrics, Run, Manifest, Problem))
