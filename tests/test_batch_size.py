@@ -294,6 +294,8 @@ def test_json_has_the_same_numbers(monkeypatch, capsys):
         return 4, 5120, "Batch size 4 (auto): so."
 
     monkeypatch.setattr(module, "settle", settled)
+    # It is for the process, which here goes on with other tests.
+    monkeypatch.setattr(module.logging, "disable", lambda level: None)
     plain = (sys.argv[0], "--output_dir", "o")
     monkeypatch.setattr(sys, "argv", list(plain))
     assert module.main() == 0
