@@ -66,3 +66,19 @@ def read(tmp_path):
         return Read(tmp_path / name)
 
     return of
+
+
+@pytest.fixture(scope="session")
+def whole_run(tmp_path_factory) -> Path:
+    """The files of a run, for the report; its path has what paths may have."""
+    from report_helpers import write_run
+
+    return write_run(tmp_path_factory.mktemp("runs") / "mein 'Lauf' [1] & <b>")
+
+
+@pytest.fixture(scope="session")
+def whole_page(whole_run):
+    """The report of that run, parsed: see ``report_reading.Page``."""
+    from report_reading import report
+
+    return report(whole_run)

@@ -8,23 +8,11 @@ from random import Random
 
 import pytest
 from report_helpers import make_log, make_manifest, make_metrics, make_run, write_run
-from report_reading import Page, measured_numbers, report, words
+from report_reading import measured_numbers, report, words
 
 from m3kit.__main__ import main
 from m3kit.errors import KitError
 from m3kit.report.command import make_report
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A whole run; its path has what paths may have."""
-    return write_run(tmp_path_factory.mktemp("runs") / "mein 'Lauf' [1] & <b>")
-
-
-@pytest.fixture(scope="module")
-def page(run) -> Page:
-    return report(run)
-
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
@@ -53,19 +41,21 @@ def test_every_figure_of_metrics_json_stands_in_the_page(tmp_path, shape):
             assert shown in (f"{float(exact):.3f}", f"{float(exact):g}"), place
 
 
-def test_changes_shown_add_up(page):
-    for place, (_, shown) in page.figures.items():
+def test_changes_shown_add_up(whole_page):
+    for place, (_, shown) in whole_page.figures.items():
         found = re.fullmatch(r"(.*/)?comparisons/tuned/(.*)/change", place)
         if found:
-            before, after = (page.figures[f"{found[1] or ''}models/{name}/{found[2]}"][1] for name in ("base", "tuned"))
+            before, after = (
+                whole_page.figures[f"{found[1] or ''}models/{name}/{found[2]}"][1] for name in ("base", "tuned")
+            )
             said = float(shown.replace("−", "-").replace("±", ""))
             assert round(float(after) - float(before), 3) == said, place
 
 
-def test_the_verdict_is_the_evaluations_own(run, page):
-    metrics = json.loads((run / "metrics.json").read_text("utf-8"))
-    assert metrics["verdict"] in page.said
-    assert page.headings[1] == (2, "▲ Better")
+def test_the_verdict_is_the_evaluations_own(whole_run, whole_page):
+    metrics = json.loads((whole_run / "metrics.json").read_text("utf-8"))
+    assert metrics["verdict"] in whole_page.said
+    assert whole_page.headings[1] == (2, "▲ Better")
 
 
 def test_a_worse_model_is_called_worse_and_no_success(tmp_path):
@@ -93,7 +83,7 @@ def test_no_difference_is_said_with_the_number_of_queries(tmp_path):
     assert "no difference that 83 queries can show" in page.said
 
 
-def test_curves_data_problems_settings_time_and_use_are_told(page):
+def test_curves_data_problems_settings_time_and_use_are_told(whole_page):
     for told in (
         "best: step 90",
         "Absolute similarities do not compare between models; ranks do.",
@@ -109,8 +99,8 @@ def test_curves_data_problems_settings_time_and_use_are_told(page):
         "BM25",
         "is kept at the desk",
     ):
-        assert told in page.said, told
-    assert "hf_secret" not in page.text
+        assert told in whole_page.said, told
+    assert "hf_secret" not in whole_page.text
 
 
 def test_a_model_without_heads_is_told_the_reason_and_used_by_dense_alone(tmp_path):
@@ -143,8 +133,8 @@ def test_a_missing_piece_is_named_with_what_it_costs(tmp_path, piece, said):
     assert "What is missing here" in page.said and said in page.said
 
 
-def test_a_whole_run_misses_nothing(page):
-    assert "What is missing" not in page.said
+def test_a_whole_run_misses_nothing(whole_page):
+    assert "What is missing" not in whole_page.said
 
 
 @pytest.mark.parametrize("piece", ["metrics", "run", "log", "manifest"])
@@ -257,13 +247,13 @@ def test_nothing_at_all_is_an_error_with_the_next_command(tmp_path):
 # ---- files and words -----------------------------------------------------------------------------------------------
 
 
-def test_plots_are_files_too_and_nothing_half_written_stays(run, page):
-    drawn = [attributes["id"].removeprefix("plot-") for attributes in page.all("figure")]
+def test_plots_are_files_too_and_nothing_half_written_stays(whole_run, whole_page):
+    drawn = [attributes["id"].removeprefix("plot-") for attributes in whole_page.all("figure")]
     assert "scores" in drawn and "general" in drawn and "loss" in drawn and "scores-hybrid" in drawn
-    files = {path.name for path in (run / "plots").iterdir()}
+    files = {path.name for path in (whole_run / "plots").iterdir()}
     assert files == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
-    assert (run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
-    assert not [path for path in run.rglob("*.tmp")]
+    assert (whole_run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert not [path for path in whole_run.rglob("*.tmp")]
 
 
 def test_plots_of_an_earlier_report_go(tmp_path):

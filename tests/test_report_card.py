@@ -51,7 +51,7 @@ def test_the_hub_reads_the_front_matter(tmp_path):
     assert front(str(loaded))["model-index"][0]["name"] == "mine"
 
 
-@pytest.mark.parametrize("base", ["outputs/first", "/work/models/base", "./base/model", "starter"])
+@pytest.mark.parametrize("base", ["outputs/first", "/srv/models/base", "./base/model", "starter"])
 def test_a_base_that_is_a_folder_is_neither_named_to_the_hub_nor_given_its_licence(tmp_path, monkeypatch, base):
     monkeypatch.chdir(tmp_path)
     Path("outputs").mkdir()

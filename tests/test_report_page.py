@@ -6,70 +6,60 @@ import re
 import subprocess
 import sys
 
-import pytest
 from conftest import KIT
-from report_helpers import write_run
 from report_metrics import ARABIC, LONG_WORD
-from report_reading import Page, report
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """A whole run; its path has what paths may have."""
-    return write_run(tmp_path_factory.mktemp("runs") / "mein 'Lauf' [1] & <b>")
-
-
-@pytest.fixture(scope="module")
-def page(run) -> Page:
-    return report(run)
-
-
-def test_the_page_asks_nobody_for_anything(page):
-    for tag, attributes in page.tags:
+def test_the_page_asks_nobody_for_anything(whole_page):
+    for tag, attributes in whole_page.tags:
         for name in ("src", "href", "srcset", "data", "poster", "action", "xlink:href"):
             value = attributes.get(name)
             assert value is None or value.startswith("#") or value == "data:,", (tag, name, value)
         assert tag not in ("script", "iframe", "object", "embed", "img"), tag
         assert not any(name.startswith("on") for name in attributes)
-    assert re.findall(r"url\((?!#)", page.text) == [] and "@import" not in page.text
+    assert re.findall(r"url\((?!#)", whole_page.text) == [] and "@import" not in whole_page.text
 
 
-def test_ids_are_unique_and_every_reference_leads_somewhere(page):
-    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+def test_ids_are_unique_and_every_reference_leads_somewhere(whole_page):
+    ids = [attributes["id"] for _, attributes in whole_page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     names = set(ids)
-    for _, attributes in page.tags:
+    for _, attributes in whole_page.tags:
         assert set((attributes.get("aria-labelledby") or "").split()) <= names
         if (attributes.get("href") or "").startswith("#"):
             assert attributes["href"][1:] in names
-    assert set(re.findall(r"url\(#([^)]+)\)", page.text)) <= names
+    assert set(re.findall(r"url\(#([^)]+)\)", whole_page.text)) <= names
 
 
-def test_the_page_is_read_by_ear_and_by_keyboard(page):
-    assert page.all("html") == [{"lang": "en"}] and page.unclosed == []
-    levels = [level for level, _ in page.headings]
+def test_the_page_is_read_by_ear_and_by_keyboard(whole_page):
+    assert whole_page.all("html") == [{"lang": "en"}] and whole_page.unclosed == []
+    levels = [level for level, _ in whole_page.headings]
     assert levels.count(1) == 1 and levels[0] == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
     for landmark in ("header", "nav", "main", "footer"):
-        assert len(page.all(landmark)) == 1
-    first_link = page.all("a")[0]
+        assert len(whole_page.all(landmark)) == 1
+    first_link = whole_page.all("a")[0]
     assert first_link["class"] == "skip" and first_link["href"] == "#main"
-    assert len(page.all("table")) == len(page.all("caption"))
-    assert all(cell.get("scope") for cell in page.all("th"))
-    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in page.all("svg"))
-    assert len(page.all("svg")) == len(page.all("figure")) == len(page.all("figcaption"))
-    scrolling = [found for _, found in page.tags if found.get("class") == "scroll"]
+    assert len(whole_page.all("table")) == len(whole_page.all("caption"))
+    assert all(cell.get("scope") for cell in whole_page.all("th"))
+    assert all(plot["role"] == "img" and len(plot["aria-label"]) > 20 for plot in whole_page.all("svg"))
+    assert len(whole_page.all("svg")) == len(whole_page.all("figure")) == len(whole_page.all("figcaption"))
+    scrolling = [found for _, found in whole_page.tags if found.get("class") == "scroll"]
     assert scrolling and all(found["tabindex"] == "0" and found["aria-labelledby"] for found in scrolling)
 
 
-def test_the_page_follows_light_dark_and_paper(page):
-    assert {"name": "color-scheme", "content": "light dark"} in page.all("meta")
-    assert "@media print" in page.text and "prefers-color-scheme: dark" in page.text and "size: A4" in page.text
-    plots = re.findall(r"<svg.*?</svg>", page.text, re.DOTALL)
+def test_the_page_follows_light_dark_and_paper(whole_page):
+    assert {"name": "color-scheme", "content": "light dark"} in whole_page.all("meta")
+    assert (
+        "@media print" in whole_page.text
+        and "prefers-color-scheme: dark" in whole_page.text
+        and "size: A4" in whole_page.text
+    )
+    plots = re.findall(r"<svg.*?</svg>", whole_page.text, re.DOTALL)
     assert plots and not any(re.search(r"#[0-9a-f]{6}\b", plot) for plot in plots)
     assert all("<text" in plot and "font-family" not in plot for plot in plots)
     variables = set(re.findall(r"var\((--\w+)\)", "".join(plots)))
-    assert variables <= set(re.findall(r"(--\w+):", page.text))
+    assert variables <= set(re.findall(r"(--\w+):", whole_page.text))
 
 
 def contrast(one: str, other: str) -> float:
@@ -84,8 +74,10 @@ def contrast(one: str, other: str) -> float:
     return (lighter + 0.05) / (darker + 0.05)
 
 
-def test_every_colour_is_read_on_its_ground_in_both_schemes_and_on_paper(page):
-    schemes = [dict(re.findall(r"(--\w+): (#\w{6})", block)) for block in re.findall(r":root \{[^}]*\}", page.text)]
+def test_every_colour_is_read_on_its_ground_in_both_schemes_and_on_paper(whole_page):
+    schemes = [
+        dict(re.findall(r"(--\w+): (#\w{6})", block)) for block in re.findall(r":root \{[^}]*\}", whole_page.text)
+    ]
     assert len(schemes) == 3
     for scheme in schemes:
         for name, colour in scheme.items():
@@ -97,19 +89,21 @@ def test_every_colour_is_read_on_its_ground_in_both_schemes_and_on_paper(page):
                 )
 
 
-def test_what_users_wrote_stays_text(page):
-    assert "<script>alert" not in page.text and "<script>alert('x')</script> & \"quotes\" | pipes" in page.said
-    assert ARABIC in page.said and 'dir="auto"' in page.text
-    assert LONG_WORD not in page.said and "(9,900 characters)" in page.said
-    assert page.headings[0] == (1, "mein 'Lauf' [1] & <b>")
+def test_what_users_wrote_stays_text(whole_page):
+    assert (
+        "<script>alert" not in whole_page.text and "<script>alert('x')</script> & \"quotes\" | pipes" in whole_page.said
+    )
+    assert ARABIC in whole_page.said and 'dir="auto"' in whole_page.text
+    assert LONG_WORD not in whole_page.said and "(9,900 characters)" in whole_page.said
+    assert whole_page.headings[0] == (1, "mein 'Lauf' [1] & <b>")
 
 
-def test_the_same_input_gives_the_same_bytes(run, page, tmp_path):
+def test_the_same_input_gives_the_same_bytes(whole_run, whole_page, tmp_path):
     def files() -> dict[str, bytes]:
-        made = [run / "report.html", run / "README.md", *sorted((run / "plots").iterdir())]
+        made = [whole_run / "report.html", whole_run / "README.md", *sorted((whole_run / "plots").iterdir())]
         return {path.name: path.read_bytes() for path in made}
 
     before = files()
     # Another process, for hashes of strings differ between processes.
-    subprocess.run([sys.executable, "-m", "m3kit", "report", run], cwd=KIT, check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "m3kit", "report", whole_run], cwd=KIT, check=True, capture_output=True)
     assert files() == before

@@ -7,7 +7,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from m3kit.report.figure import COLOURS, Plot, finish, new_figure
+from m3kit.report.figure import COLOURS, Plot, finish, mark, new_figure
 from m3kit.report.words import HEADLINE, SCORE_NAMES, TASK_NAMES
 
 # Points of a curve, and rows of the table beside it.
@@ -140,17 +140,8 @@ def _curves(
         spoken.append(f"{label} from {y[0]:.3f} to {y[-1]:.3f}")
     caption = "Measured on the test data (a sample where it is large) between steps; step 0 is the base."
     if best_step is not None:
-        axes.axvline(best_step, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
         right = best_step > 0.6 * max(row["step"] for row in rows)
-        axes.annotate(
-            f"best: step {best_step}",
-            (best_step, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="right" if right else "left",
-            color=COLOURS["reference"],
-        )
+        mark(axes, best_step, f"best: step {best_step}", "right" if right else "left")
         caption += f" The dashed line marks step {best_step}, whose model was kept."
     figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2 if len(labels) != 3 else 3)
     _steps(axes, unit)

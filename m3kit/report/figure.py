@@ -105,6 +105,20 @@ def new_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     return figure, list(axes)
 
 
+def mark(axes: Axes, x: float, told: str, side: str) -> None:
+    """A dashed line from top to bottom, with what it means above its end; ``side``: of the words that lies at it."""
+    axes.axvline(x, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
+    axes.annotate(
+        told,
+        (x, 1),
+        xycoords=("data", "axes fraction"),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha=side,
+        color=COLOURS["reference"],
+    )
+
+
 def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plot:
     """Write a figure out; the same figure gives the same bytes."""
     svg, png = io.StringIO(), io.BytesIO()

@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from m3kit.report.figure import COLOURS, MARKERS, MODEL_COLOURS, Plot, finish, new_figure
+from m3kit.report.figure import COLOURS, MARKERS, MODEL_COLOURS, Plot, finish, mark, new_figure
 from m3kit.report.words import HEADLINE, SCORE_NAMES, SCORES, TASK_NAMES, has_scores, shorten, signed
 
 # Of a model's name in a plot; the tables have it whole.
@@ -154,16 +154,7 @@ def _dumbbells(
             annotation_clip=False,
         )
     if reference is not None:
-        axes.axvline(reference, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
-        axes.annotate(
-            f"BM25 {reference:.3f}",
-            (reference, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(0, 4),
-            textcoords="offset points",
-            ha="center",
-            color=COLOURS["reference"],
-        )
+        mark(axes, reference, f"BM25 {reference:.3f}", "center")
     axes.set_xlim(span or _span(lines, reference))
     axes.set_ylim(len(lines) - 0.45, -0.55)
     axes.set_yticks([])
