@@ -17,6 +17,8 @@ from conftest import KIT
 from m3kit.training import checkpoints
 from m3kit.training.checkpoints import flaw, newest_intact, publish, rotate
 
+pytestmark = pytest.mark.slow
+
 
 class Killed(BaseException):
     pass

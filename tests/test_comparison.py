@@ -17,6 +17,8 @@ from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.models import find_model
 from m3kit.evaluation.scores import HYBRID_WEIGHTS
 
+pytestmark = pytest.mark.slow
+
 EVAL = EXAMPLE_DATA / "eval"
 
 

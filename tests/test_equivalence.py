@@ -24,6 +24,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from m3kit.training.model import M3Model
 
+pytestmark = pytest.mark.slow
+
 POOLING = [(pooling, normalize) for pooling in ("cls", "mean", "last_token") for normalize in (True, False)]
 TEACHERS = [None, "kl_div", "m3_kd_loss"]
 
@@ -180,7 +182,6 @@ def crossed(starter, tmp_path_factory):
     return on_ranks(tmp_path_factory.mktemp("ranks"), all_cases, starter)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", PLAIN_CASES)
 def test_negatives_across_devices(crossed, case):
     for plain, *_ in crossed:
@@ -188,7 +189,6 @@ def test_negatives_across_devices(crossed, case):
             assert_same(found, expected, 1e-9)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("case", SHARED_CASES)
 def test_t5_all_scores_across_devices_are_those_of_one_process(starter, crossed, case):
     one_process = load(M3Model, starter, torch.float64, **SHARED_CASES[case].settings)
@@ -207,7 +207,6 @@ def test_t5_all_scores_across_devices_are_those_of_one_process(starter, crossed,
         torch.testing.assert_close(losses, [expected.loss, *expected.parts.values()], rtol=1e-9, atol=0)
 
 
-@pytest.mark.slow
 def test_t5_without_in_batch_negatives_there_are_none_across_devices(starter, crossed):
     one_process = load(M3Model, starter, torch.float64, **ALONE_CASE.settings)
     expected = losses_and_gradients(one_process, collate(one_process, all_rows(ALONE_CASE), alone=True))
@@ -217,7 +216,6 @@ def test_t5_without_in_batch_negatives_there_are_none_across_devices(starter, cr
     assert_same(mean(averaged), expected, 1e-9)
 
 
-@pytest.mark.slow
 def test_t5_flagembedding_shares_dense_negatives_alone(starter, crossed):
     case = PLAIN_CASES["unified None distilled"]
     one_process = load(M3Model, starter, **case.settings)

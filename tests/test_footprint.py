@@ -16,6 +16,8 @@ from transformers import AutoConfig
 from m3kit.training import footprint as module
 from m3kit.training.footprint import Step, footprint, peaks
 
+pytestmark = pytest.mark.slow
+
 PROBE = Path(__file__).with_name("memory_probe.py")
 # Without these glibc keeps much of what is freed: real, but no tensors.
 MALLOC = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "131072"}
@@ -64,7 +66,6 @@ def most(peaks: dict) -> int:
 # ---- Against what is measured ----
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "changes"),
     [

@@ -10,6 +10,8 @@ import pytest
 from conftest import EXAMPLE_DATA, KIT
 from runs import Run, arguments, assert_same_weights, losses, train, write_rows
 
+pytestmark = pytest.mark.slow
+
 ONE_AND_TWO = pytest.mark.parametrize("processes", [1, 2])
 HELD_OUT = {"eval_data": EXAMPLE_DATA / "eval", "eval_steps": 6}
 
@@ -149,7 +151,6 @@ def test_stopped_before_its_first_checkpoint_it_begins_anew_with_whatever_settin
     train(words(learning_rate=1e-4))
 
 
-@pytest.mark.slow
 def test_deepspeed_trains_saves_and_resumes_with_two_ranks(uninterrupted, words):
     settings = {"deepspeed": KIT / "ds_stage0.json"}
     expected = uninterrupted(2, **settings)

@@ -17,6 +17,8 @@ from m3kit.training import checkpoints, precision
 from m3kit.training.arguments import TrainingArguments
 from m3kit.training.model import M3Model
 
+pytestmark = pytest.mark.slow
+
 # Who decides
 
 
@@ -251,7 +253,6 @@ def test_a_run_goes_on_in_bf16(words, begun):
     assert_near(losses(again.output), losses(train(words("exact")).output), tolerance=1.5e-2)
 
 
-@pytest.mark.slow
 def test_deepspeed_is_told_of_bf16(words):
     settings = {"deepspeed": KIT / "ds_stage0.json"}
     exact, rounded = (train(words(name, precision=name, **settings), processes=2) for name in ("fp32", "bf16"))

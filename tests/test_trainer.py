@@ -24,6 +24,8 @@ from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArgu
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.runner import Runner, tell_best
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def words(starter, tmp_path):
