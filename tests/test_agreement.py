@@ -12,8 +12,9 @@ from conftest import EXAMPLE_DATA
 
 from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.encode import Encoder, EncodeSettings
+from m3kit.evaluation.metrics import SCORES
 from m3kit.evaluation.models import find_model
-from m3kit.evaluation.retrieval import SCORES, retrieve
+from m3kit.evaluation.retrieval import retrieve
 
 TREC = {"nDCG@10": "ndcg_cut_10", "recall@10": "recall_10", "recall@100": "recall_100", "MAP": "map"}
 

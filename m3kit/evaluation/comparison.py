@@ -18,9 +18,9 @@ from m3kit.evaluation.distributions import distributions
 from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.examples import examples
 from m3kit.evaluation.folder import EvalFolder
-from m3kit.evaluation.metrics import HEADLINE, MEASURES, measure
+from m3kit.evaluation.metrics import HEADLINE, MEASURES, SCORES, measure
 from m3kit.evaluation.models import ModelFolder, choose_device, choose_precision, find_model
-from m3kit.evaluation.retrieval import SCORES, TIES, Found, retrieve
+from m3kit.evaluation.retrieval import TIES, Found, retrieve
 from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
 from m3kit.evaluation.significance import RESAMPLES, compare_means
 from m3kit.evaluation.table import headline_score, verdict

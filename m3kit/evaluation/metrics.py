@@ -13,6 +13,7 @@ import numpy as np
 # pytrec_eval has no cut-off for RR: ir-measures then uses its own copy of MS MARCO's script for RR@10.
 MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10", "recall@100": "R@100", "MAP": "AP"}
 HEADLINE = "nDCG@10"
+SCORES = ("dense", "sparse", "colbert", "hybrid")
 
 
 def measure(

@@ -10,10 +10,9 @@ import numpy as np
 from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.encode import Encoder
 from m3kit.evaluation.hybrid import TUNE, tune
-from m3kit.evaluation.metrics import MEASURES, measure
+from m3kit.evaluation.metrics import MEASURES, SCORES, measure
 from m3kit.evaluation.scores import HYBRID_WEIGHTS, Candidates, Ranker
 
-SCORES = ("dense", "sparse", "colbert", "hybrid")
 TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
 
 # A chunk of passages ends with its so many texts or (about) so many tokens: enough for FlagEmbedding's sorting by

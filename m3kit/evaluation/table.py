@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from m3kit.evaluation.metrics import HEADLINE, MEASURES
-
-SCORES = ("dense", "sparse", "colbert", "hybrid")
+from m3kit.evaluation.metrics import HEADLINE, MEASURES, SCORES
 
 
 def has_scores(model: Mapping, score: str) -> bool:
@@ -19,7 +17,7 @@ def headline_score(first: Mapping, last: Mapping) -> str:
     return "hybrid" if has_scores(first, "hybrid") and has_scores(last, "hybrid") else "dense"
 
 
-def _shown_change(before: float, after: float) -> float:
+def shown_change(before: float, after: float) -> float:
     """The difference of the numbers as shown, so that what a reader sees adds up; metrics.json has the exact one."""
     return round(round(after, 3) - round(before, 3), 3)
 
@@ -90,7 +88,7 @@ def _cells(values: list[float | None], compared: Mapping, metric: str) -> tuple[
     cells = ["-" if value is None else f"{value:.3f}" for value in values]
     if len(values) > 1:
         known = values[0] is not None and values[-1] is not None
-        cells.append(f"{_shown_change(values[0], values[-1]):+.3f}" if known else "-")
+        cells.append(f"{shown_change(values[0], values[-1]):+.3f}" if known else "-")
     return cells, compared[metric]["verdict"] if metric in compared else ""
 
 
@@ -152,7 +150,7 @@ def _retrieval_sentence(part: Mapping, items: str) -> str:
 def _sentence(what: str, names: list[str], before: float, after: float, compared: Mapping | None, items: str) -> str:
     if compared is None:
         return f"{what} of {names[0]} is {after:.3f}."
-    difference = _shown_change(before, after)
+    difference = shown_change(before, after)
     low, high = compared["interval"]
     certainty = f"95 % interval {low:+.3f} to {high:+.3f}, p = {compared['p']:.2g}"
     if difference == 0:

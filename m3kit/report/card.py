@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from m3kit.evaluation.metrics import MEASURES, SCORES
+from m3kit.evaluation.table import has_scores
 from m3kit.report.about_run import data, problems, settings, time_and_memory
 from m3kit.report.numbers import Source
 from m3kit.report.page import environment
@@ -14,7 +16,7 @@ from m3kit.report.record import Record
 from m3kit.report.tables import bm25_rows, counted, retrieval_tables, task_tables
 from m3kit.report.usage import make_usage
 from m3kit.report.view import hub_name, model_paths, state, verdict
-from m3kit.report.words import METRICS, SCORE_NAMES, SCORES, has_scores
+from m3kit.report.words import SCORE_NAMES
 
 # By this line a card is known to be the kit's, and may be written anew.
 MARK = "<!-- m3kit report: this model card is written anew by each report; delete this line to keep it as it is -->"
@@ -124,7 +126,7 @@ def _results(record: Record) -> Iterator[Any]:
 
 def _retrieval_results(model: Mapping[str, Any], dataset: str | None) -> Iterator[Any]:
     for score in SCORES:
-        for metric in METRICS if has_scores(model, score) else ():
+        for metric in MEASURES if has_scores(model, score) else ():
             if metric in model[score]:
                 kind = ("information-retrieval", "Information Retrieval")
                 yield _result(

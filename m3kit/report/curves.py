@@ -7,8 +7,9 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from m3kit.evaluation.metrics import HEADLINE
 from m3kit.report.figure import COLOURS, Plot, finish, mark, new_figure
-from m3kit.report.words import HEADLINE, SCORE_NAMES, TASK_NAMES
+from m3kit.report.words import SCORE_NAMES, TASK_NAMES
 
 # Points of a curve, and rows of the table beside it.
 MOST_POINTS = 500

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from m3kit.evaluation.metrics import SCORES
 from m3kit.report import curves, plots
 from m3kit.report.about_run import best_step
 from m3kit.report.figure import Plot, drawing
 from m3kit.report.record import Record
-from m3kit.report.words import SCORES
 
 # Every plot that there may be.
 NAMES = (

@@ -8,8 +8,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
+from m3kit.evaluation.metrics import HEADLINE, SCORES
+from m3kit.evaluation.table import has_scores
 from m3kit.report.figure import COLOURS, MARKERS, MODEL_COLOURS, Plot, finish, mark, new_figure
-from m3kit.report.words import HEADLINE, SCORE_NAMES, SCORES, TASK_NAMES, has_scores, shorten, signed
+from m3kit.report.words import SCORE_NAMES, TASK_NAMES, shorten, signed
 
 # Of a model's name in a plot; the tables have it whole.
 LONGEST_NAME = 22

@@ -6,20 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from m3kit.evaluation.metrics import HEADLINE, MEASURES, SCORES
+from m3kit.evaluation.table import has_scores
 from m3kit.report.numbers import Number, Source
-from m3kit.report.words import (
-    HEADLINE,
-    METRICS,
-    SCORE_NAMES,
-    SCORES,
-    TASK_NAMES,
-    chance,
-    decimals,
-    has_scores,
-    outcome,
-    plus,
-    signed,
-)
+from m3kit.report.words import SCORE_NAMES, TASK_NAMES, chance, decimals, outcome, plus, signed
 
 EXPLAINED = {
     "dense": "one vector a text",
@@ -102,7 +92,7 @@ def _tables(metrics: Source, groups) -> list[Comparison]:
 def _score_groups(metrics: Source, base: str, other: str, sizes: str) -> Iterator[Group]:
     for score in SCORES:
         entries = [metrics.part["models"].get(name, {}).get(score, {}) for name in (base, other) if name]
-        known = [metric for metric in METRICS if any(metric in entry for entry in entries)]
+        known = [metric for metric in MEASURES if any(metric in entry for entry in entries)]
         reason = " ".join(entry["reason"] for entry in entries if entry.get("reason"))
         if known or reason:
             rows = [_row(metrics, metric, (score, metric), base, other, sizes) for metric in known]
@@ -144,7 +134,7 @@ def _row(metrics: Source, metric: str, path: tuple[str, ...], base: str, other: 
 
 def bm25_rows(metrics: Source) -> list[tuple[str, Number]]:
     """The line of reference: words compared, no model."""
-    found = [(metric, metrics.number("bm25", metric)) for metric in METRICS]
+    found = [(metric, metrics.number("bm25", metric)) for metric in MEASURES]
     return [(metric, number) for metric, number in found if number]
 
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from m3kit.evaluation.table import has_scores
 from m3kit.report.record import Record
-from m3kit.report.words import has_scores
 
 # What M3 is trained to rank by, where metrics.json says nothing else.
 HYBRID_WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from m3kit.evaluation.metrics import HEADLINE, SCORES
+from m3kit.evaluation.table import has_scores, headline_score
 from m3kit.report.about_run import curves, data, problems, settings, time_and_memory
 from m3kit.report.numbers import Source
 from m3kit.report.record import Record
@@ -21,7 +23,7 @@ from m3kit.report.tables import (
     task_tables,
 )
 from m3kit.report.usage import make_usage
-from m3kit.report.words import HEADLINE, SCORE_NAMES, SCORES, duration, has_scores, signed
+from m3kit.report.words import SCORE_NAMES, duration, signed
 
 NOT_EVALUATED = "The model was not evaluated: nobody knows whether it is better than the base."
 NO_VERDICT = "The evaluation holds no verdict: it was written by another version of the kit. Evaluate again."
@@ -129,17 +131,17 @@ def verdict(record: Record) -> dict[str, Any]:
     return {"lines": lines, "kind": css, "mark": mark, "label": label[kind]}
 
 
-def headline_score(metrics: Mapping[str, Any]) -> str | None:
+def decisive_score(metrics: Mapping[str, Any]) -> str | None:
     """Hybrid, or dense where a model has no heads; None where no retrieval was measured."""
     entries = list(metrics["models"].values())
     ends = (entries[0], entries[-1])
-    return next((score for score in ("hybrid", "dense") if all(has_scores(model, score) for model in ends)), None)
+    return headline_score(*ends) if all(has_scores(model, "dense") for model in ends) else None
 
 
 def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
     """Of the figure that decides; without retrieval those of all tasks."""
     compared = metrics.get("comparisons", {}).get(list(metrics["models"])[-1], {})
-    if score := headline_score(metrics):
+    if score := decisive_score(metrics):
         return [compared.get(score, {}).get(HEADLINE, {}).get("verdict")]
     tasks = compared.get("tasks", {}).values()
     return [changes.get("verdict") for task in tasks for changes in task.values()]
@@ -148,10 +150,10 @@ def _verdicts(metrics: Mapping[str, Any]) -> list[str]:
 def glance(record: Record) -> list[dict[str, str]]:
     """The few figures that are read first."""
     found, metrics = [], record.metrics
-    if metrics and (score := headline_score(metrics)):
+    if metrics and (score := decisive_score(metrics)):
         found.append(_headline(metrics, score, f"{HEADLINE}, {SCORE_NAMES[score]}, your text"))
         general = metrics.get("general")
-        if general and headline_score(general) == score:
+        if general and decisive_score(general) == score:
             found.append(_headline(general, score, f"{HEADLINE}, {SCORE_NAMES[score]}, general text"))
     if HEADLINE in metrics.get("bm25", {}):
         found.append({"label": f"{HEADLINE} of BM25", "value": f"{metrics['bm25'][HEADLINE]:.3f}", "more": "no model"})

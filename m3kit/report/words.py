@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from m3kit.evaluation.table import shown_change
 
-SCORES = ("dense", "sparse", "colbert", "hybrid")
-METRICS = ("nDCG@10", "MRR@10", "recall@10", "recall@100", "MAP")
-HEADLINE = "nDCG@10"
 SCORE_NAMES = {"dense": "Dense", "sparse": "Sparse", "colbert": "ColBERT", "hybrid": "Hybrid"}
 TASK_NAMES = {"sts": "Similarity (STS)", "classification": "Classification", "clustering": "Clustering"}
-
-
-def has_scores(model: Mapping[str, Any], score: str) -> bool:
-    """Whether a model's entry in metrics.json has numbers for this score."""
-    return HEADLINE in model.get(score, {})
 
 
 def shorten(text: str, longest: int) -> str:
@@ -28,7 +19,7 @@ def decimals(value: float) -> str:
 
 def signed(before: float, after: float) -> str:
     """The difference of the figures as shown, so that what a reader sees adds up."""
-    return plus(round(round(after, 3) - round(before, 3), 3))
+    return plus(shown_change(before, after))
 
 
 def plus(change: float) -> str:
