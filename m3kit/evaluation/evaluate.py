@@ -1,6 +1,10 @@
 """Compare models on test data: retrieval (BEIR), semantic similarity, classification and clustering.
 
+    python -m m3kit evaluate
     python -m m3kit evaluate --models base=BAAI/bge-m3 tuned=outputs/run --eval_data eval --output_dir outputs/run
+
+Without arguments: the newest finished run below outputs/ beside the model it started from, on the run's test data, both
+encoded as it was trained, into its folder. --output_dir outputs/run alone evaluates that run again.
 
 Retrieval is measured by dense, sparse, ColBERT and hybrid scores, the other three tasks by dense vectors; what was
 forgotten, on general text that comes with the kit. The table goes to stdout, everything to metrics.json.
@@ -20,6 +24,7 @@ from m3kit.errors import KitError
 from m3kit.evaluation.beir import EvalData, read_eval_data, with_dev
 from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
 from m3kit.evaluation.hybrid import TUNE, parse_weights
+from m3kit.evaluation.newest import with_newest_run
 from m3kit.evaluation.table import render_table
 from m3kit.evaluation.trained_with import Encoding
 
@@ -33,12 +38,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         nargs="+",
-        required=True,
         metavar="NAME=PATH",
-        help="model folders or hub names; the first is the base, with which the others are compared",
+        help="model folders or hub names; the first is the base, with which the others are compared (default: the run "
+        "in --output_dir, else the newest finished one below outputs/, and the model it started from)",
     )
-    parser.add_argument("--eval_data", type=Path, required=True, help=f"folder with {LAYOUT}")
-    parser.add_argument("--output_dir", type=Path, required=True, help="where metrics.json is written")
+    parser.add_argument("--eval_data", type=Path, help=f"folder with {LAYOUT} (default: that run's)")
+    parser.add_argument(
+        "--output_dir", type=Path, help="where metrics.json is written (default: that run's folder; needed by --models)"
+    )
     parser.add_argument("--json", action="store_true", help="print what metrics.json holds instead of the table")
     parser.add_argument(
         "--general_data",
@@ -62,7 +69,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # machine
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--cache_dir", help="where hub models are kept (default: the hub library's own place)")
+    parser.add_argument(
+        "--cache_dir", help="where hub models are kept (default: as in that run, else the hub library's own place)"
+    )
     parser.add_argument(
         "--vector_cache",
         default=str(VECTORS),
@@ -84,6 +93,8 @@ def _true_or_false(text: str) -> bool:
 
 
 def run(args: argparse.Namespace) -> None:
+    if not (args.models and args.eval_data and args.output_dir):
+        args = with_newest_run(args, KIT)
     paths = parse_models(args.models)
     weights = parse_weights(args.hybrid_weights)
     data = read_eval_folder(args.eval_data)
