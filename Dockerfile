@@ -4,7 +4,9 @@
 # PyTorch 2.13 from PyPI is made for CUDA 13.0, and DeepSpeed compiles parts of itself with nvcc, which must be of the
 # same version: hence "devel". It needs a driver of the 580 series or newer. For an older driver give both arguments, say
 #   BASE_IMAGE=nvidia/cuda:12.6.3-devel-ubuntu24.04 and, as TORCH_INDEX_URL, PyTorch's package index for CUDA 12.6.
-# Any base of the Debian family with Python 3.10, 3.11 or 3.12 will do.
+# Any base of the Debian family with Python 3.10, 3.11 or 3.12 will do, also one named by its digest (nvidia/cuda@sha256:…).
+#
+# One stage: all that compiles here, DeepSpeed and Triton need again while training, so a second stage would leave nothing out.
 ARG BASE_IMAGE=nvidia/cuda:13.0.3-devel-ubuntu24.04
 FROM ${BASE_IMAGE}
 
@@ -36,6 +38,15 @@ RUN python3 -m venv /opt/venv \
  && pip install --no-cache-dir -r /tmp/requirements.txt -c /tmp/constraints.txt \
  && rm /tmp/requirements.txt /tmp/constraints.txt
 
+# An image that cannot work must not be built. A step of its own: what was downloaded stays when it fails, and an edit of
+# the code does not repeat it. Caches written here would be root's, so they go elsewhere.
+RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check \
+ && pip check \
+ && python -c 'import sys, FlagEmbedding, deepspeed, torch, transformers; \
+print("Python", sys.version.split()[0], "torch", torch.__version__, "CUDA", torch.version.cuda, \
+      "transformers", transformers.__version__, "deepspeed", deepspeed.__version__)' \
+ && rm -rf /tmp/check
+
 # Compose starts the container with the caller's uid, which this system does not know: it has no name and no home.
 # The caches lie in a folder that is mounted; XDG_CACHE_HOME is where PyTorch keeps what DeepSpeed compiles, by versions.
 ENV HOME=/home/trainer \
@@ -54,15 +65,11 @@ RUN chmod -R u=rwX,go=rX . \
  && mkdir -m 1777 data custom_data outputs cache "$HOME" \
  && echo "PS1='bge-m3:\w\$ '" >"$HOME/.bashrc"
 
-# An image that cannot work must not be built; one whose Python lacks a pinned package would make an environment of its
-# own at every start. Caches written here would be root's, so they go elsewhere.
+# The kit's own part of that: the scripts are whole, and they find the packages. A Python that lacked one would make an
+# environment of its own at every start.
 RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check \
  && for script in ./*.sh scripts/*.sh; do bash -n "$script" || exit 1; done \
- && pip check \
  && python -m m3kit --help \
- && python -c 'import sys, FlagEmbedding, deepspeed, torch, transformers, m3kit; \
-print("Python", sys.version.split()[0], "torch", torch.__version__, "CUDA", torch.version.cuda, \
-      "transformers", transformers.__version__, "deepspeed", deepspeed.__version__)' \
  && ./run_flagembedding_training_single_gpu.sh --smoke --dry-run | grep '^export PATH=/opt/venv/bin:' \
  && rm -rf /tmp/check
 
@@ -75,8 +82,10 @@ CMD ["bash"]
 STOPSIGNAL SIGTERM
 
 # Last, for it changes with every file: what the wrapper compares to see whether the image is older than the kit.
+ARG BASE_IMAGE
 ARG KIT_STAMP=
 LABEL org.opencontainers.image.title="bge-m3-training" \
       org.opencontainers.image.description="Fine-tunes BAAI/bge-m3 with FlagEmbedding" \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="$BASE_IMAGE" \
       m3kit.stamp="$KIT_STAMP"

@@ -14,6 +14,9 @@ set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/lib.sh"
 # shellcheck source=scripts/docker.sh
 source "$KIT_DIR/scripts/docker.sh"
+# shellcheck source=scripts/container.sh
+source "$KIT_DIR/scripts/container.sh"
+PROGRAM_ARGUMENTS=("$@")
 
 main() {
   local only_check=false
@@ -42,9 +45,11 @@ main() {
   ensure_image
   ! $gpu || try_gpu
   say '== Smoke test'
-  set_run "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke
-  say "$(quote "${run[@]}")"
-  "${run[@]}" || die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
+  run_container "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke || {
+    local status=$?
+    ((status < 128)) || exit "$status"
+    die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
+  }
   tell_next
 }
 
@@ -91,17 +96,6 @@ look_for_space() {
   else
     finding ok "$free GB free at $1; $3 needs $2 GB"
   fi
-}
-
-# A driver too old for the image, or a runtime that is there in name only, shows here and not in the middle of a run.
-try_gpu() {
-  local answer
-  say '== Trying the GPU in the container'
-  set_run "$SERVICE" nvidia-smi -L </dev/null
-  answer=$("${run[@]}" 2>&1 </dev/null) || die "the container cannot use the GPU: ${answer##*$'\n'}
-Where the text has 'cuda>=': the driver is too old for this image. Update it to 580 or newer, or build for an older CUDA:
-see the head of Dockerfile. Otherwise type: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker"
-  say "$answer"
 }
 
 tell_next() {

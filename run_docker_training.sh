@@ -6,8 +6,10 @@
 #   single        train on one GPU:        run_flagembedding_training_single_gpu.sh ARGUMENTS …
 #   multi         train on several GPUs:   run_flagembedding_training.sh ARGUMENTS …
 #   smoke         try everything in a few minutes, with or without a GPU
-#   shell         a shell in the container; with ARGUMENTS: that command
+#   evaluate      compare models on test data; without ARGUMENTS the newest run with its base:  python -m m3kit evaluate
+#   shell         a shell in the container
 #   tensorboard   the curves of all runs, at http://localhost:6006
+#   -- COMMAND …  any command in the container:   run_docker_training.sh -- python -m m3kit check custom_data
 #   --help        this text
 #
 # Without WHAT it asks. ARGUMENTS go on to the training script, which explains them:  ./run_docker_training.sh single --help
@@ -30,15 +32,19 @@ set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/lib.sh"
 # shellcheck source=scripts/docker.sh
 source "$KIT_DIR/scripts/docker.sh"
+# shellcheck source=scripts/container.sh
+source "$KIT_DIR/scripts/container.sh"
+PROGRAM_ARGUMENTS=("$@")
 
 main() {
   local what=${1:-}
   (($# == 0)) || shift
   case $what in
     -h | --help) print_help "$0" && exit ;;
-    '' | single | multi | smoke | shell) ;;
-    tensorboard) (($# == 0)) || die 'tensorboard takes no arguments; for a command of your own: ./run_docker_training.sh shell COMMAND' ;;
-    *) die "there is no '$what'; what there is: single, multi, smoke, shell, tensorboard, --help" ;;
+    '' | single | multi | smoke | evaluate) ;;
+    shell | tensorboard) (($# == 0)) || die "$what takes no arguments; for a command of your own: ./run_docker_training.sh -- COMMAND" ;;
+    --) (($#)) || die 'the command is missing; say, ./run_docker_training.sh -- python -m m3kit doctor' ;;
+    *) die "there is no '$what'; what there is: single, multi, smoke, evaluate, shell, tensorboard, -- COMMAND, --help" ;;
   esac
   [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, which Docker takes for a separator; rename it"
   find_docker || die "$problem"
@@ -49,7 +55,7 @@ main() {
   [[ -n $what ]] || choose
   case $what in
     single | multi) check_paths "$@" && check_device "$what" "$@" ;;
-    smoke) check_paths "$@" ;;
+    smoke | evaluate) check_paths "$@" ;;
   esac
 
   cd -- "$KIT_DIR"
@@ -57,23 +63,25 @@ main() {
   make_folders
   write_settings
   ensure_image
+  ! $gpu || [[ $what == tensorboard ]] || try_gpu
   case $what in
-    single) set_run "$SERVICE" ./run_flagembedding_training_single_gpu.sh "$@" ;;
-    multi) set_run "$SERVICE" ./run_flagembedding_training.sh "$@" ;;
-    smoke) set_run "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke "$@" ;;
-    shell) (($#)) || set -- bash && set_run "$SERVICE" "$@" ;;
+    single) set -- ./run_flagembedding_training_single_gpu.sh "$@" ;;
+    multi) set -- ./run_flagembedding_training.sh "$@" ;;
+    smoke) set -- ./run_flagembedding_training_single_gpu.sh --smoke "$@" ;;
+    evaluate) set -- python -m m3kit evaluate "$@" ;;
+    shell) set -- bash ;;
     tensorboard)
       say "TensorBoard: open http://localhost:${TENSORBOARD_PORT:-6006} in a browser; Ctrl-C ends it."
-      set_run tensorboard
+      run_container tensorboard
+      return
       ;;
   esac
-  say "$(quote "${run[@]}")"
-  exec "${run[@]}"
+  run_container "$SERVICE" "$@"
 }
 
 # usage: choose          asks, and sets what; an end of the input is a polite no
 choose() {
-  local -a names=(single multi smoke shell tensorboard quit)
+  local -a names=(single multi smoke evaluate shell tensorboard quit)
   local answer number default=smoke reason='no GPU for the container'
   if $gpu && ((gpu_count == 1)); then
     default=single reason='one GPU'
@@ -84,6 +92,7 @@ choose() {
     [single]='train on one GPU'
     [multi]='train on several GPUs'
     [smoke]='try everything in a few minutes, with or without a GPU'
+    [evaluate]='compare the newest run with the model it began with'
     [shell]='a shell in the container'
     [tensorboard]='the curves of all runs'
     [quit]='nothing'
@@ -100,14 +109,14 @@ choose() {
       exit 0
     fi
     answer=${answer//[[:space:]]/}
-    [[ $answer != [1-6] ]] || answer=${names[answer - 1]}
+    [[ $answer != [1-7] ]] || answer=${names[answer - 1]}
     answer=${answer:-$default}
     [[ $answer != @(quit|q) ]] || exit 0
     if [[ -n ${about[$answer]:-} ]]; then
       what=$answer
       return
     fi
-    say "There is no '$answer'; a number from 1 to 6, please, or Enter for $default."
+    say "There is no '$answer'; a number from 1 to 7, please, or Enter for $default."
   done
 }
 

@@ -1,15 +1,14 @@
-# Docker for the two Docker scripts: what is there, the settings in .env, the image, the command. Sourced after lib.sh.
+# Docker for the two Docker scripts: what is there, and the settings in .env. Sourced after lib.sh.
 # A check leaves what is wrong, and the cure, in `problem` and fails; the caller decides whether that ends everything.
 # shellcheck shell=bash disable=SC2034,SC2154  # `problem` and others are the callers'; gpu_count is set by count_gpus
 
-IMAGE=bge-m3-training
-SERVICE=bge-m3-training
 MOUNTED=(data custom_data outputs cache)
 GPU_FILE=docker-compose.gpu.yml
 # What should be free: for the image (CUDA's compiler, PyTorch with its libraries, and what building needs meanwhile), and
 # in the kit's folder for a run (the model, and checkpoints of 7 GB each).
 IMAGE_GB=30
 RUN_GB=25
+CONFIGURE_NVIDIA='sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker'
 
 # usage: find_docker     a client, an engine that answers, the right to ask it; sets docker_info
 find_docker() {
@@ -23,7 +22,7 @@ find_docker() {
       *'permission denied'*connect*)
         problem="you may not use Docker's socket. Type: sudo usermod -aG docker \"\$USER\" && newgrp docker    (members of that group are as good as root)"
         ;;
-      *'cannot connect'* | *'is the docker daemon running'*)
+      *'cannot connect'* | *'failed to connect'* | *'is the docker daemon running'*)
         problem="Docker is installed, but its daemon does not answer${DOCKER_HOST:+ at $DOCKER_HOST}. Type: sudo systemctl start docker    (with Docker Desktop: start it)"
         ;;
       *) problem="Docker does not work: ${answer##*$'\n'}. See what 'docker version' says" ;;
@@ -58,11 +57,12 @@ find_docker_gpu() {
   gpu=false gpu_cure=''
   count_gpus
   ((gpu_count > 0)) || return 0
-  if [[ $docker_info == *'"nvidia"'* ]]; then
+  # The runtime is what nvidia-ctk registers; the hook alone is enough for what Compose asks.
+  if [[ $docker_info == *'"nvidia"'* ]] || have nvidia-container-runtime-hook; then
     gpu=true
   else
     gpu_reason="$gpu_reason, but Docker has no nvidia runtime"
-    gpu_cure='install the NVIDIA Container Toolkit, then type: sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker'
+    gpu_cure="install the NVIDIA Container Toolkit, then type: $CONFIGURE_NVIDIA"
   fi
 }
 
@@ -180,48 +180,6 @@ replace_file() {
   fi && printf '%s' "$2" >"$part" && mv -f -- "$part" "$1" && return
   rm -f -- "$part"
   die "cannot write $1; see who owns it: ls -ld $(quote "$1" "${1%/*}")"
-}
-
-# usage: kit_stamp       prints a number for all that goes into the image
-kit_stamp() {
-  local line files=()
-  while IFS= read -r line; do
-    [[ $line != '!'* || ! -e $KIT_DIR/${line#!} ]] || files+=("${line#!}")
-  done <"$KIT_DIR/.dockerignore"
-  {
-    printf '%s\n' "$(env_value BASE_IMAGE)" "$(env_value TORCH_INDEX_URL)"
-    (cd -- "$KIT_DIR" && find "${files[@]}" -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 cksum)
-  } | cksum | tr ' ' -
-}
-
-# usage: ensure_image    builds it when there is none, or when the kit has changed since
-ensure_image() {
-  local stamp built name arguments=()
-  stamp=$(kit_stamp)
-  if ! built=$(docker image inspect --format '{{index .Config.Labels "m3kit.stamp"}}' "$IMAGE" 2>/dev/null); then
-    say "Image: there is no $IMAGE yet; building it. This is done once: about 7 GB to download, up to $IMAGE_GB GB on disk, 10 to 40 minutes."
-  elif [[ $built != "$stamp" ]]; then
-    say "Image: $IMAGE is older than the kit's files; bringing it up to date. That takes seconds when only code has changed."
-  else
-    say "Image: $IMAGE is up to date."
-    return
-  fi
-  # Docker's client does not hand on the proxies of the environment by itself.
-  for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
-    [[ -z ${!name:-} ]] || arguments+=(--build-arg "$name=${!name}")
-  done
-  KIT_STAMP=$stamp "${COMPOSE[@]}" build "${arguments[@]}" "$SERVICE" >&2 ||
-    die "the image could not be built; the reason stands above. Often it is the network, or a full disk (df -h, docker system df). Then run this again: finished layers are kept"
-}
-
-# usage: set_run SERVICE COMMAND…    sets run: the command that runs COMMAND in the container, which is removed after it
-set_run() {
-  run=("${COMPOSE[@]}" run --rm)
-  # Only `up` opens the ports by itself, and it leaves its container behind.
-  [[ $1 != tensorboard ]] || run+=(--service-ports)
-  # With a pipe on either side a terminal would change what goes through it, and docker-compose 1.29 would refuse.
-  [[ -t 0 && -t 1 ]] || run+=(-T)
-  run+=("$@")
 }
 
 # usage: free_gb FOLDER  prints the free space in GB, or nothing

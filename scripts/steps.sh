@@ -286,11 +286,24 @@ tell_end() {
   [[ $PWD != "$KIT_DIR" ]] || shown=${shown#"$KIT_DIR/"}
   printf '\nThe model is in %s, the report in %s\n' "$shown" "$shown/report.html"
   if $smoke; then
-    printf 'Next, with data of yours: %s\n' "$(quote "$0" --train_data YOUR_FOLDER)"
+    printf 'Next, with data of yours: %s\n' "$(to_type "$0" --train_data YOUR_FOLDER)"
   elif ((${#evaluate[@]})); then
-    printf 'Next, to use it: %s\n' "$(quote "$PYTHON" -c "$try" "$output_dir")"
+    printf 'Next, to use it: %s\n' "$(to_type "$PYTHON" -c "$try" "$shown")"
   else
     set_evaluate YOUR_EVAL_FOLDER
-    printf 'Next, to see whether it got better: %s\n' "$(quote env "PYTHONPATH=$KIT_DIR" "${evaluate[@]}")"
+    printf 'Next, to see whether it got better: %s\n' "$(to_type env "PYTHONPATH=$KIT_DIR" "${evaluate[@]}")"
+  fi
+}
+
+# usage: to_type COMMAND…    prints it as it is typed: in a container of the wrapper, from outside
+to_type() {
+  local what=multi
+  if [[ -z ${M3KIT_WRAPPER:-} ]]; then
+    quote "$@"
+  elif [[ $1 == "$0" ]]; then
+    [[ $0 != *single* ]] || what=single
+    quote "$M3KIT_WRAPPER" "$what" "${@:2}"
+  else
+    quote "$M3KIT_WRAPPER" -- "$@"
   fi
 }

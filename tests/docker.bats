@@ -67,13 +67,18 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 @test "what is not there is said, with what is" {
   run --separate-stderr "$WRAPPER" dance
   ((status == 1))
-  expect_said "there is no 'dance'" 'single, multi, smoke, shell, tensorboard'
+  expect_said "there is no 'dance'" 'single, multi, smoke, evaluate, shell, tensorboard, -- COMMAND'
   run --separate-stderr "$QUICK" --dance
   ((status == 1))
   expect_said "there is no option '--dance'"
-  run --separate-stderr "$WRAPPER" tensorboard --port 1
+  for what in tensorboard shell; do
+    run --separate-stderr "$WRAPPER" "$what" --port 1
+    ((status == 1))
+    expect_said "$what takes no arguments" './run_docker_training.sh -- COMMAND'
+  done
+  run --separate-stderr "$WRAPPER" --
   ((status == 1))
-  expect_said 'tensorboard takes no arguments'
+  expect_said 'the command is missing'
   expect_log
 }
 
@@ -84,27 +89,55 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   run --separate-stderr "$WRAPPER" single --train_data 'custom_data/a b' --run_name "d'été [1] \$HOME"
   ((status == 0))
   [[ $output == 'out of the container' ]]
-  expect_log "$BUILD" \
+  expect_log "$BUILD" "$RUN <nvidia-smi> <-L>" \
     "$RUN <./run_flagembedding_training_single_gpu.sh> <--train_data> <custom_data/a b> <--run_name> <d'été [1] \$HOME>"
   : >"$LOG"
   run --separate-stderr "$WRAPPER" multi --dry-run
   ((status == 0))
-  expect_log "$RUN <./run_flagembedding_training.sh> <--dry-run>"
+  expect_log "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training.sh> <--dry-run>"
   : >"$LOG"
   run --separate-stderr "$WRAPPER" smoke --max_steps 2
   ((status == 0))
-  expect_log "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke> <--max_steps> <2>"
+  expect_log "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke> <--max_steps> <2>"
 }
 
-@test "shell is a shell, or the command that is given; tensorboard has its port" {
+@test "shell is a shell, -- is any command; evaluate is the kit's; tensorboard has its port" {
   run --separate-stderr "$WRAPPER" shell
   ((status == 0))
-  run --separate-stderr "$WRAPPER" shell ls -la 'a b'
+  run --separate-stderr "$WRAPPER" -- ls -la 'a b'
+  ((status == 0))
+  run --separate-stderr "$WRAPPER" evaluate --models a=x b=y
   ((status == 0))
   run --separate-stderr "$WRAPPER" tensorboard
   ((status == 0))
   expect_said 'http://localhost:6006'
-  expect_log "$BUILD" "$RUN <bash>" "$RUN <ls> <-la> <a b>" 'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
+  expect_log "$BUILD" "$RUN <bash>" "$RUN <ls> <-la> <a b>" "$RUN <python> <-m> <m3kit> <evaluate> <--models> <a=x> <b=y>" \
+    'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
+}
+
+@test "a signal stops the container as docker stop does, whatever the client does with it" {
+  for client in waits dies; do
+    for signal in TERM INT HUP; do
+      rm -f "$LOG".*
+      : >"$LOG"
+      # Bash starts what is in the background with INT ignored, and what is ignored cannot be trapped.
+      FAKE_RUNS=1 FAKE_CLIENT=$client env --default-signal=INT "$WRAPPER" -- train >"$BATS_TEST_TMPDIR/said" 2>&1 &
+      until grep -q runs "$LOG"; do sleep 0.1; done
+      kill -s "$signal" $!
+      status=0
+      wait $! || status=$?
+      case $signal in TERM) wanted=143 ;; INT) wanted=130 ;; HUP) wanted=129 ;; esac
+      ((status == wanted)) || { echo "$client $signal: $status" && return 1; }
+      grep -q "docker kill $(<"$LOG.name")" "$BATS_TEST_TMPDIR/said"
+      grep -q "docker <stop> <$(<"$LOG.name")>" "$LOG"
+      grep -q 'docker <rm> <--force>' "$LOG"
+      if [[ $client == dies ]]; then
+        grep -q 'docker <logs> <--follow>' "$LOG"
+      else
+        grep -q 'last words' "$BATS_TEST_TMPDIR/said"
+      fi
+    done
+  done
 }
 
 @test "the exit code is that of the command in the container" {
@@ -199,19 +232,20 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   run --separate-stderr "$WRAPPER" <<<''
   [[ $stderr =~ 'multi '[^$'\n']*'<- Enter (3 GPUs)' ]]
   expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>" \
-    "$RUN <./run_flagembedding_training_single_gpu.sh>" "$RUN <./run_flagembedding_training.sh>"
+    "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training_single_gpu.sh>" \
+    "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training.sh>"
 }
 
 @test "a number or a name chooses; nonsense is asked again" {
-  run --separate-stderr "$WRAPPER" <<<$'7\n[1]\nnonsense\n 4 '
+  run --separate-stderr "$WRAPPER" <<<$'8\n[1]\nnonsense\n 5 '
   ((status == 0))
-  expect_said "There is no '7'" "There is no 'nonsense'"
+  expect_said "There is no '8'" "There is no 'nonsense'"
   run --separate-stderr "$WRAPPER" <<<'tensorboard'
   expect_log "$BUILD" "$RUN <bash>" 'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
 }
 
 @test "quit and the end of the input end it politely, without a change" {
-  for input in 6 q quit; do
+  for input in 7 q quit; do
     run --separate-stderr "$WRAPPER" <<<"$input"
     ((status == 0))
   done
@@ -240,11 +274,22 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   expect_log "$BUILD" "$RUN <bash>" "$RUN <bash>" "$BUILD" "$RUN <bash>" "$BUILD" "$RUN <bash>"
 }
 
-@test "a failed build ends it, with what to look at" {
-  FAKE_BUILD_FAILS=1 run --separate-stderr "$WRAPPER" smoke
-  ((status == 1))
-  expect_said 'could not be built' 'docker system df'
-  expect_log "$BUILD"
+@test "a failed build ends it, with the reason and its cure" {
+  fails() {
+    FAKE_BUILD_FAILS=$1 run --separate-stderr "$WRAPPER" smoke
+    ((status == 1))
+    expect_said "$1" 'could not be built' "${@:2}"
+  }
+  fails 'something else' 'the reason stands above'
+  fails 'write /x: no space left on device' "the disk is full ($DOCKER_ROOT: 500 GB free)" 'docker system df'
+  fails 'toomanyrequests: You have reached your pull rate limit' 'docker login, or wait'
+  BASE_IMAGE=me/base fails 'pull access denied for me/base, repository does not exist' 'does not hand out the base image me/base'
+  fails 'manifest for nvidia/cuda:1 not found: manifest unknown' 'whether BASE_IMAGE is spelt right'
+  fails 'proxyconnect tcp: dial tcp: connection refused' 'the proxy does not answer'
+  https_proxy=http://p:1 fails 'Could not connect to p:1' 'the network, or the proxy http://p:1, does not answer'
+  fails 'lookup registry.example: no such host' 'the network does not answer'
+  fails 'SSLError: certificate verify failed' 'a certificate is not trusted'
+  fails 'ERROR: No matching distribution found for torch==2.13.0' 'TORCH_INDEX_URL is right'
 }
 
 @test "the proxies of the environment reach the build" {
@@ -270,9 +315,25 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   ((status == 0))
   expect_said 'GPU 0: seen from inside'
   expect_log "$BUILD" "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>"
-  FAKE_GPU_FAILS=1 run --separate-stderr "$QUICK"
-  ((status == 1))
-  expect_said 'could not select device driver' 'too old for this image' 'nvidia-ctk runtime configure'
+}
+
+@test "a GPU that is there in name only ends it before training, with the cure and the way without it" {
+  docker_gpus 2
+  fails() {
+    FAKE_GPU_FAILS=$1 run --separate-stderr "$WRAPPER" multi --seed 7
+    ((status == 1))
+    expect_said "$1" "$2" 'CUDA_VISIBLE_DEVICES= ' 'multi --seed 7'
+    FAKE_GPU_FAILS=$1 run --separate-stderr "$QUICK"
+    ((status == 1))
+    expect_said "$2"
+  }
+  fails 'could not select device driver "nvidia" with capabilities: [[gpu]]' 'Docker has no nvidia runtime'
+  fails 'nvidia-container-cli: requirement error: unsatisfied condition: cuda>=13.0, please update your driver' 'Update it (580 or newer)'
+  fails 'Failed to initialize NVML: Driver/library version mismatch' 'Restart this machine'
+  fails 'nvidia says something else' 'nvidia-ctk runtime configure'
+  run --separate-stderr "$WRAPPER" multi
+  ((status == 0))
+  expect_said 'GPU 0: seen from inside'
 }
 
 @test "with --check it only looks" {

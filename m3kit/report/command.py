@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> None:
         _say(f"The model card is {made['card']}.")
     if made["plots"]:
         _say(f"{len(made['plots'])} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
-    _say("Open the report in a browser:")
     print(made["report"])
 
 

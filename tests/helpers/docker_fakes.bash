@@ -20,7 +20,8 @@ make_docker_kit() {
   cp -r "$SOURCE"/{Dockerfile,.dockerignore,docker-compose.yml,docker-compose.gpu.yml,requirements.txt,constraints.txt} \
     "$SOURCE"/*.sh "$SOURCE/scripts" "$KIT"
   echo 'code' >"$KIT/m3kit/module.py"
-  for tool in bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed; do
+  for tool in bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed \
+    sleep tail tee; do
     ln -sf "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
   done
   for name in docker docker-compose; do

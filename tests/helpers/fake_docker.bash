@@ -1,11 +1,26 @@
 #!/usr/bin/env bash
 # Stands in for docker and docker-compose: writes what matters of each call to LOG and answers as they do.
 # FAKE_DAEMON=down, denied or odd; FAKE_NVIDIA=1: the nvidia runtime; FAKE_ROOTLESS=1; FAKE_PLUGIN, FAKE_COMPOSE: versions, if
-# there; FAKE_BUILD_FAILS=1; FAKE_GPU_FAILS=1; FAKE_STATUS: what the command in the container exits with. STAMP: the image.
+# there; FAKE_BUILD_FAILS, FAKE_GPU_FAILS: what is said then; FAKE_STATUS: what the command in the container exits with;
+# FAKE_RUNS=1: it runs until it is stopped, FAKE_CLIENT=dies: and the client does not wait for it. STAMP: the image.
 me=${0##*/}
 [[ $me == docker-compose ]] || [[ $1 != compose ]] || { me='docker compose' && shift; }
 
 note() { printf '%s%s\n' "$me" "$(printf ' <%s>' "$@")" >>"$LOG"; }
+
+# What every run has: a name, which is kept, and the wrapper's own.
+note_run() {
+  local words=()
+  while (($#)); do
+    case $1 in
+      --name) printf '%s\n' "$2" >"$LOG.name" && shift ;;
+      -e) shift ;;
+      *) words+=("$1") ;;
+    esac
+    shift
+  done
+  note "${words[@]}"
+}
 
 case "$me $1 ${2:-}" in
   'docker version '*)
@@ -27,17 +42,25 @@ case "$me $1 ${2:-}" in
   *' build '*)
     note "$@"
     echo 'talk of the build'
-    [[ -z ${FAKE_BUILD_FAILS:-} ]] || exit 1
+    [[ -z ${FAKE_BUILD_FAILS:-} ]] || { printf '%s\n' "$FAKE_BUILD_FAILS" >&2 && exit 1; }
     printf '%s\n' "$KIT_STAMP" >"$STAMP"
     ;;
+  'docker stop '*) note "$@" && [[ $2 == "$(<"$LOG.name")" ]] && : >"$LOG.stopped" ;;
+  'docker rm '* | 'docker logs '*) note "${@:1:$#-1}" ;;
   *' run '*)
-    note "$@"
+    note_run "$@"
     if [[ " $* " == *' nvidia-smi '* ]]; then
-      [[ -z ${FAKE_GPU_FAILS:-} ]] || { echo 'could not select device driver "nvidia"' >&2 && exit 125; }
+      [[ -z ${FAKE_GPU_FAILS:-} ]] || { printf '%s\n' "$FAKE_GPU_FAILS" >&2 && exit 125; }
       echo 'GPU 0: seen from inside'
       exit
     fi
     echo 'out of the container'
+    if [[ -n ${FAKE_RUNS:-} ]]; then
+      echo runs >>"$LOG"
+      [[ ${FAKE_CLIENT:-} != dies ]] || { sleep 0.5 && exit 130; }
+      until [[ -e $LOG.stopped ]]; do sleep 0.1; done
+      echo 'last words'
+    fi
     exit "${FAKE_STATUS:-0}"
     ;;
   *)
