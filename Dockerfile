@@ -53,6 +53,7 @@ ENV HOME=/home/trainer \
     USER=trainer \
     XDG_CACHE_HOME=/workspace/cache \
     HF_HOME=/workspace/cache/huggingface \
+    MPLCONFIGDIR=/workspace/cache/matplotlib \
     TRITON_CACHE_DIR=/workspace/cache/triton \
     TORCHINDUCTOR_CACHE_DIR=/workspace/cache/torchinductor
 
@@ -70,6 +71,7 @@ RUN chmod -R u=rwX,go=rX . \
 RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check \
  && for script in ./*.sh scripts/*.sh; do bash -n "$script" || exit 1; done \
  && python -m m3kit --help \
+ && for verb in $(python -m m3kit --help | grep -o '{.*}' | tr '{,}' ' '); do python -m m3kit "$verb" --help >/dev/null || exit 1; done \
  && ./run_flagembedding_training_single_gpu.sh --smoke --dry-run | grep '^export PATH=/opt/venv/bin:' \
  && rm -rf /tmp/check
 

@@ -52,7 +52,7 @@ why_not_built() {
     *toomanyrequests*)
       printf '%s' "the registry hands out no more images to this address for now. Type: docker login, or wait some hours"
       ;;
-    *'access denied'* | *'access forbidden'* | *'authorization failed'* | *unauthorized* | *'manifest unknown'* | *"manifest for "*"not found"* | *"$base: not found"* | *'invalid reference format'*)
+    *'access denied'* | *'403 forbidden'* | *'authorization failed'* | *unauthorized* | *'manifest unknown'* | *"manifest for "*"not found"* | *"$base: not found"* | *'invalid reference format'*)
       printf '%s' "the registry does not hand out the base image $base. See whether BASE_IMAGE is spelt right; for a private one type: docker login"
       ;;
     *'proxyconnect'* | *'proxy authentication required'* | *'cannot connect to proxy'* | *'unable to connect to proxy'*)
@@ -138,12 +138,16 @@ run_container() {
 
 # usage: stop_container STATUS    for a trap of run_container; only the first signal counts
 stop_container() {
+  local since
   caught=$1
   trap '' TERM INT HUP
+  printf -v since '%(%s)T' -1
   say "$PROGRAM: stopping; training finishes its step and saves a checkpoint first. At once, and without: docker kill $container"
-  # The plugin of newer clients is gone by now, and with it what the container says.
+  # A newer client has gone by now, and with it what the container says.
   sleep 1
-  kill -0 "$child" 2>/dev/null || docker logs --follow --since 1s "$container" 2>/dev/null &
+  if ! kill -0 "$child" 2>/dev/null && docker container inspect "$container" >/dev/null 2>&1; then
+    docker logs --follow --since "$since" "$container" &
+  fi
   # It may be asked for and not be there yet.
   until docker stop "$container" >/dev/null 2>&1 || ! kill -0 "$child" 2>/dev/null; do
     sleep 1

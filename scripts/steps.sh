@@ -60,7 +60,9 @@ set_torchrun() {
   have torchrun || [[ ! -x $PYTHON ]] || torchrun=("$PYTHON" -m torch.distributed.run)
   set_trainer_arguments "$@"
   # After a signal a step is finished and a checkpoint written before the processes go: torchrun would kill them first.
-  torchrun+=(--standalone --nproc_per_node "$processes" --shutdown-timeout 600 -m "$entrypoint" "${trainer_arguments[@]}")
+  # The processes meet on this machine: by its name, as torchrun has it, they wait for ever where that is not resolved.
+  torchrun+=(--standalone --local-addr 127.0.0.1 --nproc_per_node "$processes" --shutdown-timeout 600
+    -m "$entrypoint" "${trainer_arguments[@]}")
 }
 
 # usage: set_probe PREPARED…    sets probe: what finds the numbers for per_device_train_batch_size=auto

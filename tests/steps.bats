@@ -334,5 +334,5 @@ ensure() {
   rm "$KIT/.venv/bin/torchrun" "$LOG"
   run "$SINGLE" --output_dir out
   ((status == 0))
-  logged 'python -m torch.distributed.run --standalone --nproc_per_node 1 --shutdown-timeout 600 -m m3kit.training'
+  logged 'python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc_per_node 1 --shutdown-timeout 600 -m m3kit.training'
 }

@@ -46,6 +46,7 @@ case "$me $1 ${2:-}" in
     printf '%s\n' "$KIT_STAMP" >"$STAMP"
     ;;
   'docker stop '*) note "$@" && [[ $2 == "$(<"$LOG.name")" ]] && : >"$LOG.stopped" ;;
+  'docker container inspect') ;;
   'docker rm '* | 'docker logs '*) note "${@:1:$#-1}" ;;
   *' run '*)
     note_run "$@"
