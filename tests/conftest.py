@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,42 @@ import pytest
 # The tests must pass without a network and leave the cores to one another.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Where a test lets PyTorch have all cores, its threads wait asleep. Awake, beside a test on another core, they make a
+# training run take three to four times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 KIT = Path(__file__).resolve().parent.parent
 EXAMPLE_DATA = KIT / "example_data"
+DOCKER = "tests/docker/"
+
+pytest_plugins = ["docker_fixtures"]
+
+
+def pytest_collection_modifyitems(config, items):
+    """On two workers, what takes longest starts first: tests/docker, then the files with most slow tests."""
+    if not hasattr(config, "workerinput"):
+        return
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (not item.nodeid.startswith(DOCKER), -slow[item.path]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """``--dist loadfile`` as it is, but all of tests/docker as one file: those tests share one Docker engine.
+
+    This would be ``--dist loadgroup``, but with pytest 9.2 pytest-xdist 3.8 ignores its groups.
+    """
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            return DOCKER if nodeid.startswith(DOCKER) else super()._split_scope(nodeid)
+
+    config.option.loadscopereorder = False  # the order of above
+    return Scheduling(config, log)
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> Path:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import torch
@@ -21,8 +26,9 @@ from m3kit.training import batch_size as module
 from m3kit.training import device_memory, probe
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.batch_size import FEWEST_STEPS, LEAST, MOST, Run, Weights, choose, held, settle, tokens_of
-from m3kit.training.probe import Probe, RowTokens
+from m3kit.training.probe import Measured, Probe, RowTokens
 
+T = TypeVar("T")
 MANY = 10**6
 
 
@@ -152,21 +158,37 @@ def test_the_probe_sees_each_data_set_and_claims_nothing(starter, data, tmp_path
     assert not (tmp_path / "output").exists()
 
 
-def test_more_tokens_take_proportionally_more(starter, data, tmp_path):
-    found = make_probe(starter, data, tmp_path)
+def alone(function: Callable[..., T], *args) -> T:
+    """In a process of its own: in this one, what earlier tests freed would take part in what is measured."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
+def measured_and_four_times_as_many(*folders: Path) -> tuple[Measured, tuple[int, int]]:
+    found = make_probe(*folders)
     measured = found.measure()
+    return measured, found.step(found._longest, 4 * measured.tokens // found.longest)
+
+
+def test_more_tokens_take_proportionally_more(starter, data, tmp_path):
+    measured, (tokens, taken) = alone(measured_and_four_times_as_many, starter, data, tmp_path)
     assert measured.tokens >= probe.ENOUGH_ON_CPU
     # Four times as many texts as the largest that was measured: what is foretold holds.
-    count = 4 * measured.tokens // found.longest
-    tokens, taken = found.step(found._longest, count)
     foretold = measured.taken + measured.per_token * (tokens - measured.tokens)
     assert 0.5 * foretold < taken < 1.25 * foretold
     assert measured.fit_into(int(foretold)) == pytest.approx(tokens, rel=0.01)
 
 
+def taken_by_64_texts(*folders: Path, gradient_checkpointing: bool) -> int:
+    found = make_probe(*folders, gradient_checkpointing=gradient_checkpointing)
+    found.step(found._shortest, 1)  # what the first step sets up for good is not the texts'
+    return found.step(found._longest, 64)[1]
+
+
 def test_gradient_checkpointing_takes_less(starter, data, tmp_path):
-    without, with_it = (make_probe(starter, data, tmp_path, gradient_checkpointing=on) for on in (False, True))
-    assert with_it.step(with_it._longest, 64)[1] < 0.8 * without.step(without._longest, 64)[1]
+    measures = (partial(taken_by_64_texts, gradient_checkpointing=on) for on in (False, True))
+    without, with_it = (alone(measure, starter, data, tmp_path) for measure in measures)
+    assert with_it < 0.8 * without
 
 
 def test_no_gradient_is_left_and_the_words_have_none(starter, data, tmp_path):
