@@ -68,10 +68,12 @@ RUN chmod -R u=rwX,go=rX . \
 
 # The kit's own part of that: the scripts are whole, and they find the packages. A Python that lacked one would make an
 # environment of its own at every start.
-RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check \
+RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check PYTHONDONTWRITEBYTECODE=1 \
  && for script in ./*.sh scripts/*.sh; do bash -n "$script" || exit 1; done \
  && python -m m3kit --help \
- && for verb in $(python -m m3kit --help | grep -o '{.*}' | tr '{,}' ' '); do python -m m3kit "$verb" --help >/dev/null || exit 1; done \
+ && for verb in $(python -m m3kit --help | grep -o '{.*}' | tr '{,}' ' '); do \
+      python -m m3kit "$verb" --help >/dev/null || exit 1; \
+    done \
  && ./run_flagembedding_training_single_gpu.sh --smoke --dry-run | grep '^export PATH=/opt/venv/bin:' \
  && rm -rf /tmp/check
 

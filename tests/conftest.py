@@ -17,11 +17,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# A conftest.py of tests/docker would hide this one from those who import it.
+pytest_plugins = ["docker_fixtures"]
+
 KIT = Path(__file__).resolve().parent.parent
 EXAMPLE_DATA = KIT / "example_data"
 DOCKER = "tests/docker/"
-
-pytest_plugins = ["docker_fixtures"]
 
 
 def pytest_collection_modifyitems(config, items):

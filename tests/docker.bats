@@ -122,7 +122,7 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
       : >"$LOG"
       # Bash starts what is in the background with INT ignored, and what is ignored cannot be trapped.
       FAKE_RUNS=1 FAKE_CLIENT=$client env --default-signal=INT "$WRAPPER" -- train >"$BATS_TEST_TMPDIR/said" 2>&1 &
-      until grep -q runs "$LOG"; do sleep 0.1; done
+      until grep -q runs "$LOG" || ! kill -0 $!; do sleep 0.1; done
       kill -s "$signal" $!
       status=0
       wait $! || status=$?

@@ -38,7 +38,8 @@ class Checkout:
 
     @property
     def variables(self) -> dict[str, str]:
-        return {**self.engine.environment, "BASE_IMAGE": BASE, **self.environment}
+        # One thread: other tests have the other core, and threads that wait for one another take it from them.
+        return {**self.engine.environment, "BASE_IMAGE": BASE, "OMP_NUM_THREADS": "1", **self.environment}
 
     def run(self, *words: object, timeout: float = 900) -> subprocess.CompletedProcess:
         """Without a terminal; stdout and stderr are text."""

@@ -19,11 +19,17 @@ def fake_hub(name: str, model: Path, address: str) -> Iterator[str]:
     """Serves the files of a model's folder under that name. Yields the URL for HF_ENDPOINT."""
     files = {str(path.relative_to(model)): path.read_bytes() for path in model.rglob("*") if path.is_file()}
 
+    def etag(file: str) -> str:
+        return hashlib.sha1(files[file]).hexdigest()
+
     class Hub(BaseHTTPRequestHandler):
         def do_GET(self, body: bool = True) -> None:
             path = self.path.partition("?")[0].strip("/")
             file = path.removeprefix(f"{name}/resolve/{REVISION}/")
-            if path.startswith(f"api/models/{name}"):
+            if path == f"api/models/{name}/tree/{REVISION}":
+                tree = [{"type": "file", "path": file, "size": len(files[file]), "oid": etag(file)} for file in files]
+                content = json.dumps(tree).encode()
+            elif path.startswith(f"api/models/{name}"):
                 siblings = [{"rfilename": file} for file in files]
                 content = json.dumps({"id": name, "sha": REVISION, "siblings": siblings}).encode()
             elif file != path and file in files:
@@ -33,7 +39,8 @@ def fake_hub(name: str, model: Path, address: str) -> Iterator[str]:
                 return
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
-            self.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+            if file in files:
+                self.send_header("ETag", f'"{etag(file)}"')
             self.send_header("X-Repo-Commit", REVISION)
             self.end_headers()
             if body:

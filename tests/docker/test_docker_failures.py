@@ -106,8 +106,7 @@ def small_disk(kit):
     kit.engine.start(data=disk)
     kit.engine.import_base()
     yield kit
-    kit.engine.stop()
-    subprocess.run(["umount", disk], check=True)
+    kit.engine.stop()  # unmounts it
     disk.rmdir()
     kit.engine.start()
 

@@ -74,12 +74,21 @@ def test_of_programs_that_build_it_has_what_deepspeed_needs(kit):
 
 
 def test_it_trains_without_a_network_a_writable_root_rights_or_a_known_user(kit):
-    outputs, cache = kit.folder / "sealed", kit.folder / "sealed-cache"
+    outputs, cache = kit.engine.folder / "sealed", kit.engine.folder / "sealed-cache"
     for folder in (outputs, cache):
         folder.mkdir()
         folder.chmod(0o777)
     options = ["--rm", "--init", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--user", "54321:54321"]
-    options += ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--env", "HF_HUB_OFFLINE=1"]
+    options += [
+        "--cap-drop",
+        "ALL",
+        "--security-opt",
+        "no-new-privileges",
+        "--env",
+        "HF_HUB_OFFLINE=1",
+        "--env",
+        "OMP_NUM_THREADS=1",
+    ]
     options += ["--volume", f"{outputs}:/workspace/outputs", "--volume", f"{cache}:/workspace/cache"]
     command = ["docker", "run", *options, IMAGE, SINGLE, "--smoke", "--max_steps", "3"]
     done = subprocess.run(command, env=kit.engine.environment, capture_output=True, text=True)
