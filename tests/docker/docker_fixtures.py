@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,7 +130,9 @@ def _ways_to_packages(engine: Engine, stack: contextlib.ExitStack) -> dict[str, 
     """What pip in the container needs to find what pip finds here: the trusted certificates, and folders of wheels."""
     names = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE") if CERTIFICATES.exists() else ()
     variables = dict.fromkeys(names, str(CERTIFICATES))
-    folders = [Path(word) for word in os.environ.get("PIP_FIND_LINKS", "").split() if Path(word).is_dir()]
+    settings = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True).stdout
+    words = {word for value in re.findall(r"^\S*find-links='(.*)'$", settings, re.MULTILINE) for word in value.split()}
+    folders = [Path(word) for word in sorted(words) if Path(word).is_dir()]
     if folders:
         address = engine.gateway()
         urls = [stack.enter_context(served(folder, address)) for folder in folders]
