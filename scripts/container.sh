@@ -42,12 +42,13 @@ ensure_image() {
 
 # usage: why_not_built LOG    prints what is wrong and the cure, as far as the messages of engine, apt and pip tell
 why_not_built() {
-  local log=${1,,} base proxy=${https_proxy:-${HTTPS_PROXY:-${http_proxy:-${HTTP_PROXY:-}}}}
+  local log=${1,,} base free root=${docker_info%%$'\n'*} proxy=${https_proxy:-${HTTPS_PROXY:-${http_proxy:-${HTTP_PROXY:-}}}}
   base=$(env_value BASE_IMAGE)
   base=${base:-$(sed -n 's/^ARG BASE_IMAGE=//p' "$KIT_DIR/Dockerfile")}
   case $log in
     *'no space left on device'* | *'disk quota exceeded'* | *"don't have enough free space"*)
-      printf '%s' "the disk is full (${docker_info%%$'\n'*}: $(free_gb "${docker_info%%$'\n'*}") GB free). See what Docker holds: docker system df; free what no container uses: docker system prune"
+      free=$(free_gb "$root") || free=''
+      printf '%s' "the disk is full${free:+ ($root: $free GB free)}. See what Docker holds: docker system df; free what no container uses: docker system prune"
       ;;
     *toomanyrequests*)
       printf '%s' "the registry hands out no more images to this address for now. Type: docker login, or wait some hours"

@@ -7,9 +7,6 @@ load helpers/docker_fakes.bash
 
 setup() { make_docker_kit; }
 
-BUILD='docker-compose <build> <bge-m3-training>'
-RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
-
 # ---- what must be there -----------------------------------------------------------------------------------------------
 
 @test "help needs no Docker, and is the head of the file" {
@@ -256,47 +253,6 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   [[ ! -e $KIT/.env ]]
 }
 
-# ---- the image --------------------------------------------------------------------------------------------------------
-
-@test "the image is built when it is missing, and again when the kit has changed, not otherwise" {
-  run --separate-stderr "$WRAPPER" shell
-  expect_said 'building it'
-  [[ $output != *'talk of the build'* ]]
-  mkdir "$KIT/m3kit/__pycache__" && echo x >"$KIT/m3kit/__pycache__/module.pyc"
-  echo x >"$KIT/data/mine.jsonl"
-  run --separate-stderr "$WRAPPER" shell
-  expect_said 'is up to date'
-  echo 'more' >>"$KIT/m3kit/module.py"
-  run --separate-stderr "$WRAPPER" shell
-  expect_said "older than the kit's files"
-  echo 'learning_rate=1' >>"$KIT/run_flagembedding_training.sh"
-  run --separate-stderr "$WRAPPER" shell
-  expect_log "$BUILD" "$RUN <bash>" "$RUN <bash>" "$BUILD" "$RUN <bash>" "$BUILD" "$RUN <bash>"
-}
-
-@test "a failed build ends it, with the reason and its cure" {
-  fails() {
-    FAKE_BUILD_FAILS=$1 run --separate-stderr "$WRAPPER" smoke
-    ((status == 1))
-    expect_said "$1" 'could not be built' "${@:2}"
-  }
-  fails 'something else' 'the reason stands above'
-  fails 'write /x: no space left on device' "the disk is full ($DOCKER_ROOT: 500 GB free)" 'docker system df'
-  fails 'toomanyrequests: You have reached your pull rate limit' 'docker login, or wait'
-  BASE_IMAGE=me/base fails 'pull access denied for me/base, repository does not exist' 'does not hand out the base image me/base'
-  fails 'manifest for nvidia/cuda:1 not found: manifest unknown' 'whether BASE_IMAGE is spelt right'
-  fails 'proxyconnect tcp: dial tcp: connection refused' 'the proxy does not answer'
-  https_proxy=http://p:1 fails 'Could not connect to p:1' 'the network, or the proxy http://p:1, does not answer'
-  fails 'lookup registry.example: no such host' 'the network does not answer'
-  fails 'SSLError: certificate verify failed' 'a certificate is not trusted'
-  fails 'ERROR: No matching distribution found for torch==2.13.0' 'TORCH_INDEX_URL is right'
-}
-
-@test "the proxies of the environment reach the build" {
-  https_proxy=http://proxy:3128 run --separate-stderr "$WRAPPER" shell
-  expect_log 'docker-compose <build> <--build-arg> <https_proxy=http://proxy:3128> <bge-m3-training>' "$RUN <bash>"
-}
-
 # ---- the quick start --------------------------------------------------------------------------------------------------
 
 @test "the quick start checks, builds, tries, and says what to type next" {
@@ -348,31 +304,14 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
   [[ ! -e $KIT/.env && ! -e $KIT/outputs ]]
 }
 
-@test "a smoke test that fails is no success" {
-  FAKE_STATUS=3 run --separate-stderr "$QUICK"
-  ((status == 1))
-  expect_said 'the smoke test failed'
-  [[ $output != *'All works'* ]]
-}
-
-# ---- the files of Docker ----------------------------------------------------------------------------------------------
-
-@test "the container is handed every variable that the training scripts read" {
-  for name in $(script_variables); do
-    grep -qx "      - $name" "$SOURCE/docker-compose.yml" || { echo "missing: $name" && return 1; }
+@test "a smoke test that fails, or is killed, is no success; one that is stopped has not failed" {
+  for code in 3 137; do
+    FAKE_STATUS=$code run --separate-stderr "$QUICK"
+    ((status == 1))
+    expect_said 'the smoke test failed'
+    [[ $output != *'All works'* ]]
   done
-}
-
-@test "Dockerfile and Compose agree on the base image, and no builder of Docker is asked for more than it can" {
-  base=$(sed -n 's/^ARG BASE_IMAGE=//p' "$SOURCE/Dockerfile")
-  [[ -n $base ]]
-  grep -qF "BASE_IMAGE=\${BASE_IMAGE:-$base}" "$SOURCE/docker-compose.yml"
-  run ! grep -nE '^# *syntax=|--mount=|--link|--chmod|<<' "$SOURCE/Dockerfile"
-}
-
-@test "everything that a training script sources or runs goes into the image" {
-  for name in scripts m3kit example_data requirements.txt constraints.txt ds_stage0.json run_flagembedding_training.sh \
-    run_flagembedding_training_single_gpu.sh; do
-    grep -qx "!$name" "$SOURCE/.dockerignore"
-  done
+  FAKE_STATUS=143 run --separate-stderr "$QUICK"
+  ((status == 143))
+  [[ $stderr != *'the smoke test failed'* && $output != *'All works'* ]]
 }

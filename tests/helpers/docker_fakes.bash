@@ -1,10 +1,14 @@
-# A throw-away copy of the kit with its Docker files, and a machine of fakes. Loaded by docker.bats and docker_env.bats.
+# A throw-away copy of the kit with its Docker files, and a machine of fakes. Loaded by docker.bats, docker_env.bats and docker_image.bats.
 # shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used there; output, stderr and status are set by run
 
 SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
 
 # shellcheck source=tests/helpers/fakes.bash
 source "$SOURCE/tests/helpers/fakes.bash"
+
+# What is run for each build, and before the command in each container.
+BUILD='docker-compose <build> <bge-m3-training>'
+RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 
 # usage: make_docker_kit    sets KIT, WRAPPER, QUICK, LOG; PATH has the fakes and a few real tools, and nothing else
 make_docker_kit() {
