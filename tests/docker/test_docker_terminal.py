@@ -65,14 +65,16 @@ def test_shell_and_compose_by_hand_give_a_shell(any_compose):
     assert any_compose.engine.containers() == []
 
 
-def test_multi_trains_with_deepspeed_in_the_container(kit):
-    terminal = kit.with_(**TINY, NUM_GPUS="2", OUTPUT_DIR="outputs/multi").terminal(
-        WRAPPER, "multi", "--max_steps", "3"
-    )
+@pytest.mark.parametrize(("what", "processes"), [("single", 1), ("multi", 2)])
+def test_it_trains_in_the_container(kit, what, processes):
+    """multi with DeepSpeed, which compiles a part of itself there."""
+    small = kit.with_(**TINY, OUTPUT_DIR=f"outputs/{what}", **({"NUM_GPUS": "2"} if what == "multi" else {}))
+    terminal = small.terminal(WRAPPER, what, "--max_steps", "3")
     terminal.expect(r"step 3/3")
+    terminal.expect(f"Next, to see whether it got better: ./run_docker_training.sh -- env .* tuned=.*outputs/{what} ")
     assert end_of(terminal) == 0
-    run = json.loads((kit.folder / "outputs/multi/run.json").read_text())
-    assert run["status"] == "finished" and run["world_size"] == 2
+    run = json.loads((kit.folder / f"outputs/{what}/run.json").read_text())
+    assert run["status"] == "finished" and run["world_size"] == processes
 
 
 def test_smoke_and_evaluate(kit):
