@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -157,11 +158,16 @@ def compose_plugin(folder: Path) -> str:
 
     Returns why that cannot be done, or "".
     """
+    listed = ["apt-get", "indextargets", "--format", "$(ORIGIN) $(CODENAME) $(REPO_URI)", "Created-By: Packages"]
+    targets = subprocess.run(listed, capture_output=True, text=True, env={"PATH": SYSTEM_PATH}).stdout
+    mirror = re.search(r"^Debian \w+ (\S+)$", targets, re.MULTILINE)
+    if not mirror:
+        return "apt has no mirror of Debian among its sources"
     state = folder / "apt"
     for name in ("lists/partial", "archives/partial"):
         (state / name).mkdir(parents=True)
     keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
-    (state / "sources.list").write_text(f"deb [signed-by={keyring}] http://deb.debian.org/debian trixie main\n")
+    (state / "sources.list").write_text(f"deb [signed-by={keyring}] {mirror[1]} trixie main\n")
     settings = {
         **{"Dir::Etc::SourceList": state / "sources.list", "Dir::Etc::SourceParts": "/dev/null"},
         **{"Dir::State": state, "Dir::State::status": "/dev/null", "Dir::Cache": state},
