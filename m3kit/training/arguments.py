@@ -51,6 +51,14 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         default=False,
         metadata={"help": "With negatives_cross_device: share negatives for sparse, ColBERT and ensemble too (T5)."},
     )
+    heads_reach: float = field(
+        default=1.0,
+        metadata={
+            "help": "How much of the gradient of the sparse, ColBERT, ensemble and self-distillation losses reaches the "
+            "encoder: 1, as in FlagEmbedding, all of it; 0, none: the heads learn, and the encoder learns from the "
+            "dense loss alone. With few rows the ColBERT loss pulls the encoder away from a good dense space."
+        },
+    )
     precision: str | None = field(
         default=None,
         metadata={
@@ -88,6 +96,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     def __post_init__(self):
         if not (isinstance(self.sub_batch_tokens, int) and self.sub_batch_tokens > 0):
             raise KitError(f"sub_batch_tokens is a whole number above 0, not {self.sub_batch_tokens}")
+        if not 0 <= self.heads_reach <= 1:
+            raise KitError(f"heads_reach is a share from 0 to 1, not {self.heads_reach}")
         # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
         device = device_to_train_on(self.use_cpu)
         self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)

@@ -18,6 +18,14 @@ SPARSE_WEIGHT = 0.1
 distill_loss = AbsEmbedderModel.distill_loss
 
 
+def reach(values: Tensor, share: float) -> Tensor:
+    """The same values; of the gradient that comes back only this share goes on."""
+    if share == 1:
+        return values
+    kept = values.detach()
+    return kept + share * (values - kept) if share else kept
+
+
 def own_group(scores: Tensor, group_size: int) -> Tensor:
     """(rows, G): of each row the scores of its own group."""
     return scores.gather(1, _positives(scores, group_size)[:, None] + torch.arange(group_size, device=scores.device))

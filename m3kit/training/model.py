@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
-from m3kit.training.losses import candidate_loss, self_distill_loss, total_loss
+from m3kit.training.losses import candidate_loss, reach, self_distill_loss, total_loss
 from m3kit.training.scores import (
     Part,
     Texts,
@@ -52,13 +52,15 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     B queries have a group of G passages each; ``losses`` tells what scores look like.
     """
 
-    # Both are set by the runner, which makes FlagEmbedding's model one of this class: there is no __init__.
+    # All are set by the runner, which makes FlagEmbedding's model one of this class: there is no __init__.
     #
     # Sparse, ColBERT and ensemble scores too are of the texts of all processes: the loss of each is that of one process
     # with all rows.
     unified_negatives_cross_device = False
     # A batch of more tokens, padding included, is computed again for its gradients, a sub-batch at a time.
     sub_batch_tokens = 16384
+    # The share of the gradients of all losses but the dense one that reaches the encoder.
+    heads_reach = 1.0
 
     def forward(self, queries=None, passages=None, teacher_scores=None, no_in_batch_neg_flag=False) -> M3Output:
         """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers.
@@ -92,6 +94,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         else:
             add("dense", dense_scores(q, p, own_group) / self.temperature)
         if self.unified_finetuning:
+            # From here on dense scores serve the ensemble and self-distillation.
+            scores["dense"] = reach(scores["dense"], self.heads_reach)
             add("sparse", sparse_scores(q, p, own_group) / self.temperature)
             add("colbert", colbert_scores(q, p, own_group) / self.temperature)
             add("ensemble", self.ensemble_score(None, None, *scores.values()))
@@ -153,6 +157,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         if self.normalize_embeddings:
             dense = F.normalize(dense, dim=-1)
         if self.unified_finetuning:
+            hidden = reach(hidden, self.heads_reach)
             weights = self._sparse_embedding(hidden, ids, return_embedding=False).squeeze(-1)
             weights = weights.masked_fill(self._is_no_word(ids), 0)
             colbert = self._colbert_embedding(hidden, mask)

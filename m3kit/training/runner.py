@@ -63,6 +63,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         model.__class__ = M3Model
         model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
         model.sub_batch_tokens = self.training_args.sub_batch_tokens
+        model.heads_reach = self.training_args.heads_reach
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
