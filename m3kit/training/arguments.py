@@ -54,8 +54,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     heads_reach: float = field(
         default=1.0,
         metadata={
-            "help": "How much of the gradient of the sparse, ColBERT, ensemble and self-distillation losses reaches the "
-            "encoder: 1, as in FlagEmbedding, all of it; 0, none: the heads learn, and the encoder learns from the "
+            "help": "How much of the gradients of the sparse, ColBERT, ensemble and self-distillation losses reaches "
+            "the encoder: 1, as in FlagEmbedding, all of it; 0, none: the heads learn, and the encoder learns from the "
             "dense loss alone. With few rows the ColBERT loss pulls the encoder away from a good dense space."
         },
     )

@@ -21,6 +21,7 @@ from m3kit.training.attention import set_attention
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
+from m3kit.training.meter import cpu_seconds
 from m3kit.training.model import M3Model
 from m3kit.training.resume import differences, refusal
 from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
@@ -154,7 +155,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         record, checkpoint = self._open_record() if self.is_first else (None, None)
         if self.training_args.world_size > 1:
             (checkpoint,) = broadcast_object_list([checkpoint])
-        trainer = self.trainer
+        trainer, cpu_before = self.trainer, cpu_seconds()
         if record:
             trainer.tell_base = lambda figures: record.update(base=figures)
         try:
@@ -162,6 +163,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             if trainer.stopped:
                 raise Stopped(trainer.stopped)
             if record:
+                record.update(cpu_seconds=round(cpu_seconds() - cpu_before, 1))
                 self._finish(record)
         except BaseException as error:
             if record:
@@ -198,6 +200,9 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         base = record.entries.get("base") if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
         checkpoints.publish(self.output_dir / f"checkpoint-{best}", self.output_dir)
+        if told := self.trainer.tell_empty_steps():
+            log.say(f"warning: {told}")
+        record.update(empty_steps=told)
         losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         if base:
             name = f"eval_{self.training_args.metric_for_best_model}"

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from m3kit.training import checkpoints
+from m3kit.training import checkpoints, lessons
 from m3kit.training.batches import EpochSampler
 from m3kit.training.disk_space import check_space, explain_failed_save
 from m3kit.training.evaluation import HeldOut
@@ -97,6 +97,12 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         super().log(logs, start_time)
         if self.train_log:
             self.train_log.add(self.state, logs)
+            if "loss" in logs and self.state.global_step == lessons.FIRST and (told := self.tell_empty_steps()):
+                self.train_log.say(f"warning: {told}")
+
+    def tell_empty_steps(self) -> str | None:
+        args = self.args
+        return lessons.tell_empty(self.state.log_history, args.per_device_train_batch_size * args.world_size)
 
     # ---- Evaluating ----
 
