@@ -224,3 +224,11 @@ def test_on_a_full_disk_the_old_checkpoint_stays_and_the_message_says_what_is_ne
         assert "Going on from step 5." in again.log.read_text("utf-8")
     finally:
         subprocess.run(["umount", disk], check=True)
+
+
+def test_frozen_word_embeddings_stay_and_all_else_learns(words, starter):
+    run = train(words(freeze_word_embeddings=True, max_steps=3))
+    before, after = weights(starter), weights(run.output)
+    name = "embeddings.word_embeddings.weight"
+    assert torch.equal(before[name], after[name])
+    assert not torch.equal(before["encoder.layer.0.output.dense.weight"], after["encoder.layer.0.output.dense.weight"])

@@ -59,6 +59,20 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             "dense loss alone. With few rows the ColBERT loss pulls the encoder away from a good dense space."
         },
     )
+    merge_shares: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "After training the base is mixed in: the share of the tuned weights, such as 0.5. Of several that "
+            "which is best on the evaluation data is taken, without such data the first. Default: no mixing."
+        },
+    )
+    freeze_word_embeddings: bool = field(
+        default=False,
+        metadata={
+            "help": "Train all but the table of word embeddings: for bge-m3 not quite half of the parameters, whose "
+            "optimizer state and updates are saved."
+        },
+    )
     precision: str | None = field(
         default=None,
         metadata={
@@ -98,6 +112,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             raise KitError(f"sub_batch_tokens is a whole number above 0, not {self.sub_batch_tokens}")
         if not 0 <= self.heads_reach <= 1:
             raise KitError(f"heads_reach is a share from 0 to 1, not {self.heads_reach}")
+        if bad := [share for share in self.merge_shares or () if not 0 < share <= 1]:
+            raise KitError(f"merge_shares are shares of the tuned model, above 0 and up to 1, not {bad[0]:g}")
         # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
         device = device_to_train_on(self.use_cpu)
         self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)

@@ -21,6 +21,7 @@ from m3kit.training.attention import set_attention
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
+from m3kit.training.merging import Mixture, best_share, measure_shares
 from m3kit.training.meter import cpu_seconds
 from m3kit.training.model import M3Model
 from m3kit.training.resume import differences, refusal
@@ -68,6 +69,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
+        if self.training_args.freeze_word_embeddings:
+            model.model.get_input_embeddings().requires_grad_(False)
         # A base that was saved in 16 bits is loaded in 16, in which small steps are lost and fp16 cannot be unscaled.
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
@@ -212,7 +215,38 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             log.say(
                 f"{self.output_dir} holds the model of step {best}, the last; whether it is better was not measured."
             )
+        if self.training_args.merge_shares:
+            self._merge(record)
         record.finish(state.global_step, sum(losses) / max(len(losses), 1))
+
+    def _merge(self, record: RunRecord) -> None:
+        """Mix the base into the model in ``output_dir``, by the share that is best on the evaluation data."""
+        args, trainer = self.training_args, self.trainer
+        mixture = Mixture(
+            Path(self.model_args.model_name_or_path),
+            self.output_dir,
+            self.tokenizer,
+            args.device,
+            sentence_pooling_method=args.sentence_pooling_method,
+            normalize_embeddings=args.normalize_embeddings,
+            unified_finetuning=args.unified_finetuning,
+        )
+        measured: dict[float, float] = {}
+        share, why = args.merge_shares[0], "as merge_shares says"
+        if trainer.held_out:
+            figure = args.metric_for_best_model
+
+            def measure(model) -> float:
+                return trainer.held_out.measure(model, self.tokenizer, trainer.accelerator.autocast)[figure]
+
+            measured = measure_shares(mixture, args.merge_shares, measure)
+            share = best_share(measured)
+            shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
+            why = f"{figure.replace('_', ' ')}: {shown}"
+        mixture.set(share)
+        mixture.save(self.output_dir)
+        record.update(merge={"share": share, "measured": {f"{one:g}": value for one, value in measured.items()}})
+        trainer.train_log.say(f"The model is {share:g} of the tuned one and {1 - share:g} of the base ({why}).")
 
 
 def tell_best(figure: str, before: float, after: float, step: int, state) -> str:
