@@ -1,4 +1,4 @@
-"""The base's weights mixed into the tuned ones after training: WiSE-FT (arXiv 2109.01903), LM-Cocktail (arXiv 2311.13534).
+"""The base mixed into the tuned model after training: WiSE-FT (arXiv 2109.01903), LM-Cocktail (arXiv 2311.13534).
 
 With few rows training goes too far: a model between base and tuned is often better than both, in what was trained and
 in what was not. Which share is best costs no training to find out, only an evaluation each.
