@@ -17,6 +17,7 @@ VERBS = {
     "starter": "m3kit.starter",
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
+    "recipe": "m3kit.recipe.command",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
 }

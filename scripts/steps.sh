@@ -72,6 +72,23 @@ set_probe() {
   probe=("$PYTHON" -m m3kit.training.batch_size --processes "$processes" "${trainer_arguments[@]}")
 }
 
+# usage: set_recipe PREPARED…    sets recipe_command: what prints the settings that are put behind the trainer's own
+set_recipe() {
+  local name word
+  local -a kept=("${!given[@]}")
+  for name in "${TRAINER_VARIABLES[@]}" "${KIT_TRAINER_VARIABLES[@]}"; do
+    local in_environment=${name^^}
+    [[ -z ${!in_environment:-} ]] || kept+=("$name")
+  done
+  for word in "${extra[@]}"; do
+    [[ $word != --* ]] || { word=${word#--} && word=${word%%=*} && kept+=("${word//-/_}"); }
+  done
+  set_trainer_arguments "$@"
+  recipe_command=("$PYTHON" -m m3kit recipe --output_dir "$output_dir/recipe" --processes "$processes" --device "$device")
+  ((${#kept[@]} == 0)) || recipe_command+=(--kept "${kept[@]}")
+  recipe_command+=(-- "${trainer_arguments[@]}")
+}
+
 # usage: set_trainer_arguments PREPARED…    sets trainer_arguments
 set_trainer_arguments() {
   local name
@@ -91,7 +108,8 @@ set_trainer_arguments() {
   esac
   [[ $device != cpu ]] || trainer_arguments+=(--use_cpu True)
   [[ -z $deepspeed ]] || trainer_arguments+=(--deepspeed "$deepspeed")
-  trainer_arguments+=("${extra[@]}")
+  # What the recipe chose is never what is set here.
+  trainer_arguments+=("${extra[@]}" "${chosen[@]}")
 }
 
 # What train would run, as a script on stdout: every line can be pasted.
@@ -120,7 +138,14 @@ show_training() {
   local line name
   if [[ $per_device_train_batch_size != auto ]]; then
     set_torchrun "${expected[@]}"
-    quote "${torchrun[@]}"
+    line=$(quote "${torchrun[@]}")
+    if [[ $recipe == best ]]; then
+      set_recipe "${expected[@]}"
+      printf 'mapfile -t chosen < <(%s)\n' "$(quote "${recipe_command[@]}")"
+      # shellcheck disable=SC2016  # a variable of the shell it is pasted into
+      line+=' "${chosen[@]}"'
+    fi
+    printf '%s\n' "$line"
     return
   fi
   set_probe "${expected[@]}"
@@ -216,6 +241,11 @@ train() {
     step 'Finding the batch size' "${probe[@]}" >"$scratch/numbers"
     # shellcheck disable=SC2034  # set_torchrun has it by its name
     read -r per_device_train_batch_size sub_batch_tokens <"$scratch/numbers"
+  fi
+  if [[ $recipe == best ]]; then
+    set_recipe "${prepared[@]}"
+    step 'Choosing the settings (recipe=best)' "${recipe_command[@]}" >"$scratch/chosen"
+    mapfile -t chosen <"$scratch/chosen"
   fi
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"

@@ -25,7 +25,7 @@ KIT_TRAINER_VARIABLES=(
 # Settings too, but not the trainer's, or not as they are.
 KIT_VARIABLES=(
   train_data eval_data holdout columns task classification_positives sts_max_score skip_bad_rows strict
-  num_gpus allow_cpu precision entrypoint deepspeed "${KIT_TRAINER_VARIABLES[@]}"
+  num_gpus allow_cpu precision entrypoint deepspeed recipe "${KIT_TRAINER_VARIABLES[@]}"
 )
 SWITCHES=(
   overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device unified_negatives_cross_device
@@ -42,7 +42,7 @@ run_training() {
   shift
   smoke=false dry_run=false
   declare -gA given=()       # settings given as arguments
-  given_train_data=() extra=()
+  given_train_data=() extra=() chosen=()  # chosen: what the recipe adds to the trainer's arguments
   read_arguments "$@"
   settle_variables
   settle_device
@@ -139,6 +139,9 @@ settle_variables() {
     die "per_device_train_batch_size is auto or a whole number above 0, not '$per_device_train_batch_size'"
   [[ $per_device_train_batch_size != auto || $entrypoint != "$LIBRARY_ENTRYPOINT" ]] ||
     die "per_device_train_batch_size is auto, which is found for the kit's own trainer; with the untouched library (entrypoint) give a number"
+  [[ $recipe == @(classic|best) ]] || die "recipe is classic or best, not '$recipe'"
+  [[ $recipe == classic || $entrypoint != "$LIBRARY_ENTRYPOINT" ]] ||
+    die "recipe is best, whose settings the untouched library (entrypoint) does not know; give --recipe classic"
   [[ $holdout =~ ^(0|0?\.[0-9]+)$ ]] || die "holdout is a share of the queries, from 0 to below 1 (0.05), not '$holdout'"
   [[ $kind == multi || $num_gpus == @(auto|1) ]] ||
     die "this script trains in one process, and num_gpus is $num_gpus; for several: ./run_flagembedding_training.sh"

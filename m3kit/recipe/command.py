@@ -1,0 +1,72 @@
+"""Choose the settings of a training from its rows, its base and this machine: what ``recipe=best`` runs.
+
+    python -m m3kit recipe --output_dir outputs/run/recipe -- --train_data outputs/run/prepared/retrieval …
+
+What stands behind ``--`` is what the trainer would be called with. The chosen settings go to stdout, a word a line, to
+be put behind these; each with its reason to stderr and to recipe.json. A value that is not the scripts' own default is
+kept, and so is every setting named by --kept. Asked again with the same rows and arguments it gives the same answer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from m3kit.errors import KitError
+from m3kit.recipe.decide import CLASSIC, Decision, decide
+from m3kit.recipe.facts import Arguments, digest, facts_of, read_arguments
+
+RECORD = "recipe.json"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--output_dir", type=Path, required=True, help="where recipe.json and mined rows are written")
+    parser.add_argument("--processes", type=int, default=1, help="of the training")
+    parser.add_argument("--device", default="cpu", help="of the training: cpu or cuda")
+    parser.add_argument("--kept", nargs="*", default=[], metavar="SETTING", help="settings that stay as they are given")
+    parser.add_argument("--negatives", choices=["auto", "mined", "given"], default="auto", help="mine hard negatives")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and the trainer's arguments")
+
+
+def run(args: argparse.Namespace) -> None:
+    given = read_arguments(args.arguments)
+    now = digest(given, args)
+    record = _read(args.output_dir / RECORD)
+    if record is None or record.get("digest") != now:
+        record = {"digest": now, **choose(given, args)}
+        args.output_dir.mkdir(parents=True, exist_ok=True)
+        temporary = args.output_dir / f".{RECORD}.tmp"
+        temporary.write_text(json.dumps(record, ensure_ascii=False, indent=2) + "\n", "utf-8")
+        temporary.replace(args.output_dir / RECORD)
+    for decision in record["decisions"]:
+        print(f"recipe: {decision['name']} {_shown(decision['value'])}: {decision['reason']}", file=sys.stderr)
+    for decision in record["decisions"]:
+        print(*Decision(**decision).words(), sep="\n")
+
+
+def choose(given: Arguments, args: argparse.Namespace) -> dict:
+    """The record: decisions, the facts behind them, and the CPU seconds that finding them took."""
+    facts = facts_of(given, args.processes)
+    kept = {*args.kept, *(name for name, value in CLASSIC.items() if given.differs(name, value))}
+    decisions = [decision for decision in decide(facts) if decision.name not in kept]
+    return {
+        "facts": vars(facts),
+        "kept": sorted(kept & CLASSIC.keys()),
+        "decisions": [vars(decision) for decision in decisions],
+        "cpu_seconds": 0.0,
+    }
+
+
+def _read(file: Path) -> dict | None:
+    try:
+        return json.loads(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise KitError(f"{file} cannot be read ({error}); delete it, and the settings are chosen anew") from error
+
+
+def _shown(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)

@@ -1,0 +1,95 @@
+"""What ``recipe=best`` decides before anything is tried: a pure function of a few facts, each decision with its reason.
+
+Where the numbers come from is in benchmarks/README.md (quality.py).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+# What the training scripts ship, as their user named it: another value is a user's own and is kept.
+CLASSIC = {
+    "learning_rate": 1e-5,
+    "num_train_epochs": 4.0,
+    "per_device_train_batch_size": 2,
+    "train_group_size": 8,
+    "temperature": 0.02,
+    "heads_reach": 1.0,
+    "freeze_word_embeddings": False,
+    "merge_shares": None,
+    "eval_steps": 0.25,
+    "save_steps": 1000.0,
+}
+# A rate that suits 384 dimensions with the word embeddings fixed; wider models take less, in proportion.
+RATE, RATE_WIDTH = 1e-4, 384
+# Up to so many rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring.
+FEW_ROWS = 10_000
+# So many held-out queries tell shares of the tuned model apart.
+ENOUGH_QUERIES = 100
+
+
+@dataclass(frozen=True)
+class Facts:
+    """``rows`` to train on, ``held_out`` queries to measure with, the base's ``width``, and whether it has ``heads``."""
+
+    rows: int
+    held_out: int
+    width: int
+    heads: bool
+    processes: int
+
+
+@dataclass(frozen=True)
+class Decision:
+    name: str
+    value: object
+    reason: str
+
+    def words(self) -> list[str]:
+        """As arguments of the trainer."""
+        values = self.value if isinstance(self.value, (list, tuple)) else [self.value]
+        return [f"--{self.name}", *(str(value) for value in values)]
+
+
+def decide(facts: Facts) -> list[Decision]:
+    """The settings for these facts. What a user has set is left out by the caller."""
+    few = facts.rows < FEW_ROWS
+    batch = _batch(facts.rows)
+    each = max(1, batch // facts.processes)
+    rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
+    epochs = 3 if facts.rows < 1000 else 2 if facts.rows < 5000 else 1
+    decisions = [
+        Decision(
+            "per_device_train_batch_size",
+            each,
+            f"{each * facts.processes} queries a step are one another's negatives, and {facts.rows:,} rows still give "
+            f"{max(1, facts.rows // (each * facts.processes))} steps an epoch",
+        ),
+        Decision("learning_rate", rate, f"for a model {facts.width} wide, in batches of this size"),
+        Decision("num_train_epochs", epochs, f"with {facts.rows:,} rows"),
+        Decision("train_group_size", 2, "one hard negative a query: the batch brings the others"),
+        Decision("temperature", 0.05, "softer than 0.02: the loss of easy batches does not vanish"),
+        Decision(
+            "heads_reach",
+            0.0 if few or not facts.heads else 0.1,
+            "the sparse and ColBERT heads learn from the encoder and do not pull at it: "
+            + (f"{facts.rows:,} rows are few" if few else "they are new" if not facts.heads else "a little only"),
+        ),
+        Decision("freeze_word_embeddings", few, f"{facts.rows:,} rows hold few of the words" if few else "many rows"),
+        Decision("eval_steps", 1_000_000, "measured before and after: what is chosen is how much of the base is kept"),
+    ]
+    if facts.held_out >= ENOUGH_QUERIES:
+        why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
+        decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))
+    else:
+        why = f"half of the base is mixed in: {facts.held_out} held-out queries are too few to choose by"
+        decisions.append(Decision("merge_shares", (0.5,), why))
+    return decisions
+
+
+def _batch(rows: int) -> int:
+    """Queries of a step: a power of two that leaves at least twelve steps an epoch, from 8 to 128."""
+    batch = 8
+    while batch < 128 and rows >= 24 * batch:
+        batch *= 2
+    return batch

@@ -1,0 +1,96 @@
+"""What the recipe decides by: the trainer's arguments, prepared rows, the base's configuration, held-out queries."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from m3kit.errors import KitError
+from m3kit.hub import CONFIG, find_model_folder, missing_heads
+from m3kit.recipe.decide import Facts
+
+
+class Arguments(dict[str, list[str]]):
+    """The trainer's arguments: name → its words."""
+
+    def one(self, name: str, default: str | None = None) -> str | None:
+        return self[name][0] if self.get(name) else default
+
+    def differs(self, name: str, shipped: object) -> bool:
+        """Whether a value is given that is not the scripts' own."""
+        value = self.one(name)
+        if value is None:
+            return False
+        if isinstance(shipped, bool) or shipped is None:
+            return value.lower() != str(shipped).lower()
+        try:
+            return float(value) != shipped
+        except ValueError:
+            return True
+
+    def words(self) -> list[str]:
+        return [word for name, values in self.items() for word in (f"--{name}", *values)]
+
+
+def read_arguments(words: list[str]) -> Arguments:
+    """Words such as ``-- --learning_rate 1e-5 --train_data a b``; of a name that comes twice the last counts."""
+    found = Arguments()
+    name = None
+    for word in words[1:] if words[:1] == ["--"] else words:
+        if word.startswith("--"):
+            name, equals, value = word[2:].replace("-", "_").partition("=")
+            found[name] = [value] if equals else []
+        elif name is None:
+            raise KitError(f"{word} is no argument of the trainer; write -- --name value …")
+        else:
+            found[name].append(word)
+    for needed in ("train_data", "model_name_or_path"):
+        if not found.get(needed):
+            raise KitError(f"the trainer's arguments have no --{needed}; write -- --{needed} …")
+    return found
+
+
+def facts_of(given: Arguments, processes: int) -> Facts:
+    base = find_model_folder(given.one("model_name_or_path"), given.one("cache_dir"))
+    try:
+        width = int(json.loads((base / CONFIG).read_bytes())["hidden_size"])
+    except (OSError, ValueError, KeyError) as error:
+        raise KitError(f"{base / CONFIG} has no hidden_size ({error}); give the folder of a model") from error
+    rows = sum(1 for file in prepared_files(given["train_data"]) for _ in read_rows(file))
+    if not rows:
+        raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
+    return Facts(rows, _held_out(given.one("eval_data")), width, not missing_heads(base), processes)
+
+
+def prepared_files(folders: list[str]) -> list[Path]:
+    """The files of prepared rows in these folders, or the files themselves, in the order of their names."""
+    found = []
+    for folder in map(Path, folders):
+        found += sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
+    return found
+
+
+def read_rows(file: Path) -> Iterator[dict]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise KitError(f"{file}:{number}: broken JSON ({error}); prepare the rows again") from error
+
+
+def _held_out(eval_data: str | None) -> int:
+    """Queries of the evaluation data; 0 where there is none of retrieval."""
+    queries = Path(eval_data) / "queries.jsonl" if eval_data else None
+    return sum(1 for _ in queries.open("rb")) if queries and queries.is_file() else 0
+
+
+def digest(given: Arguments, args: argparse.Namespace) -> str:
+    """Of all that the choice depends on: arguments, rows, evaluation queries."""
+    found = hashlib.sha256(json.dumps([given, args.processes, sorted(args.kept), args.negatives]).encode())
+    for file in prepared_files(given["train_data"]):
+        found.update(file.read_bytes())
+    return found.hexdigest()
