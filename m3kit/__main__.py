@@ -17,6 +17,8 @@ VERBS = {
     "starter": "m3kit.starter",
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
+    "score": "m3kit.score",
+    "merge": "m3kit.merge",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
 }
