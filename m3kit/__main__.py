@@ -18,6 +18,8 @@ VERBS = {
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
     "recipe": "m3kit.recipe.command",
+    "score": "m3kit.score",
+    "merge": "m3kit.merge",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
 }

@@ -1,4 +1,4 @@
-"""Base and tuned model mixed after training: the very weights, the share that measures best, and no other file touched."""
+"""Base and tuned model mixed after training: the very weights, the share that measures best, no other file touched."""
 
 from __future__ import annotations
 

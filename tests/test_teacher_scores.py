@@ -7,6 +7,8 @@ from conftest import write_jsonl
 from training_helpers import KIT, PLAIN, batches, dataset, native
 
 from m3kit.errors import KitError
+from m3kit.training.arguments import DataArguments
+from m3kit.training.dataset import SameDatasetTrainDataset
 
 
 def scored(count, name="", negatives=7, offset=10.0):
@@ -83,6 +85,14 @@ def test_d7_probabilities_are_warned_of(tmp_path, caplog, offset):
     rows = native(4, prompt="", pos_scores=[0.9 + offset], neg_scores=[0.1] * 7)
     distilled(KIT, rows, tmp_path)
     assert ("within 0 … 1" in caplog.text) == (offset == 0)
+    assert ("--teacher_temperature 0.05, or --teacher_normalisation zscore" in caplog.text) == (offset == 0)
+
+
+def test_d7_probabilities_are_no_matter_where_a_setting_scales_them(tmp_path, caplog):
+    path = write_jsonl(tmp_path / "rows.jsonl", native(4, prompt="", pos_scores=[0.9], neg_scores=[0.1] * 7))
+    arguments = DataArguments(train_data=[str(path)], cache_path=str(tmp_path / "cache"), knowledge_distillation=True)
+    SameDatasetTrainDataset(arguments, 2, 1, tokenizer=None, teacher_as_is=False)
+    assert "within 0 … 1" not in caplog.text
 
 
 @pytest.mark.parametrize("column", ["pos_scores", "neg_scores"])

@@ -10,6 +10,7 @@ from m3kit.errors import KitError
 
 # bge-m3 takes 8192 tokens; nobody who evaluates on a few thousand passages means to pay for them without asking.
 LONGEST_DEFAULT = 512
+MERGED = "merge.json"  # what `m3kit merge` writes beside a model
 # sentence-transformers' names, and in older files its switches, for what FlagEmbedding has.
 POOLING = {
     **{"cls": "cls", "mean": "mean", "lasttoken": "last_token"},
@@ -31,12 +32,12 @@ class Encoding:
 def trained_encoding(folder: Path, given: dict) -> Encoding:
     """The encoding of a model in a folder: what is ``given`` (not None), else as it was trained, else bge-m3's.
 
-    A run of the kit says so in run.json (for a checkpoint, in that of the folder above), other models in the files of
-    sentence-transformers. Raises ``KitError`` for a pooling that FlagEmbedding does not have.
+    A run of the kit says so in run.json (for a checkpoint, in that of the folder above), a merge in merge.json, other
+    models in the files of sentence-transformers. Raises ``KitError`` for a pooling that FlagEmbedding does not have.
     """
     known = {name: value for name, value in given.items() if value is not None}
     for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
-        record = _read(place / "run.json")
+        record = _read(place / "run.json") or _read(place / MERGED)
         if record and isinstance(record.get("settings"), dict):
             settings = record["settings"]
             found = {name: settings[name] for name in asdict(Encoding()) if name in settings}

@@ -30,7 +30,7 @@ ENOUGH_QUERIES = 100
 
 @dataclass(frozen=True)
 class Facts:
-    """``rows`` to train on, ``held_out`` queries to measure with, the base's ``width``, and whether it has ``heads``."""
+    """``rows`` to train on, ``held_out`` queries to measure with, the base's ``width``, and if it has ``heads``."""
 
     rows: int
     held_out: int

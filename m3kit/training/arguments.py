@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field
 
@@ -12,6 +13,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
 )
 
 from m3kit.errors import KitError
+from m3kit.training.losses import TEACHER_NORMALISATIONS
 from m3kit.training.precision import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
@@ -94,6 +96,20 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             "each computed again for its gradients."
         },
     )
+    teacher_temperature: float = field(
+        default=1.0,
+        metadata={
+            "help": "With knowledge_distillation: teacher scores are divided by it before their softmax; below 1 the "
+            "teacher is surer. Of cosines, as `m3kit score --teacher hybrid` gives them, 0.02 to 0.1."
+        },
+    )
+    teacher_normalisation: str = field(
+        default="none",
+        metadata={
+            "help": "What is done to the teacher scores of a query's group before that: none; zscore, to mean 0 and "
+            "standard deviation 1; minmax, to 0 … 1."
+        },
+    )
     eval_data: str | None = field(
         default=None,
         metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
@@ -114,6 +130,11 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             raise KitError(f"heads_reach is a share from 0 to 1, not {self.heads_reach}")
         if bad := [share for share in self.merge_shares or () if not 0 < share <= 1]:
             raise KitError(f"merge_shares are shares of the tuned model, above 0 and up to 1, not {bad[0]:g}")
+        if not 0 < self.teacher_temperature < math.inf:
+            raise KitError(f"teacher_temperature is a number above 0, not {self.teacher_temperature}")
+        if self.teacher_normalisation not in TEACHER_NORMALISATIONS:
+            known = ", ".join(TEACHER_NORMALISATIONS)
+            raise KitError(f"teacher_normalisation is one of {known}, not {self.teacher_normalisation}")
         # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
         device = device_to_train_on(self.use_cpu)
         self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)

@@ -51,8 +51,11 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
         tokenizer: Any,
         process_index: int = 0,
         num_processes: int = 1,
+        teacher_as_is: bool = True,
     ) -> None:
+        """``teacher_as_is``: no setting changes the scale of teacher scores, so that of the rows is looked at."""
         self.seed = seed
+        self._teacher_as_is = teacher_as_is
         self.files: list[File] = []
         self.sets: list[RowSet] = []
         self._epochs = Recent(2)
@@ -99,10 +102,11 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
             )
         elif self.process_index == 0:
             logger.info("teacher scores in all %d rows of %s", file.rows, file.path)
-        if file.scored and probabilities:
+        if file.scored and probabilities and self._teacher_as_is:
             self._warn(
-                "all teacher scores of %s lie within 0 … 1, as probabilities do; they go through a softmax as they "
-                "are, which makes them nearly equal: give the reranker's raw scores, from before its sigmoid (D7)",
+                "all teacher scores of %s lie within 0 … 1, as probabilities and cosines do; they go through a softmax "
+                "as they are, which makes them nearly equal: give a reranker's raw scores, from before its sigmoid "
+                "(D7), or set --teacher_temperature 0.05, or --teacher_normalisation zscore",
                 file.path,
             )
 

@@ -15,6 +15,8 @@ from torch import Tensor
 # As in FlagEmbedding: sparse scores are by far the largest before they are trained.
 SPARSE_WEIGHT = 0.1
 
+TEACHER_NORMALISATIONS = ("none", "zscore", "minmax")
+
 distill_loss = AbsEmbedderModel.distill_loss
 
 
@@ -29,6 +31,21 @@ def reach(values: Tensor, share: float) -> Tensor:
 def own_group(scores: Tensor, group_size: int) -> Tensor:
     """(rows, G): of each row the scores of its own group."""
     return scores.gather(1, _positives(scores, group_size)[:, None] + torch.arange(group_size, device=scores.device))
+
+
+def teacher_probabilities(scores: Tensor, temperature: float = 1.0, normalisation: str = "none") -> Tensor:
+    """Raw teacher scores (rows, G) as probabilities of the passages of each row's group: a softmax at a temperature.
+
+    ``normalisation`` makes rows, and teachers, alike in scale first: ``zscore`` gives each row mean 0 and (population)
+    standard deviation 1, ``minmax`` the range 0 … 1. A row of equal scores has equal probabilities with each.
+    """
+    low, high = scores.aminmax(dim=-1, keepdim=True)
+    if normalisation == "zscore":
+        mean, width = scores.mean(dim=-1, keepdim=True), scores.std(dim=-1, correction=0, keepdim=True)
+        scores = torch.where(low == high, 0.0, (scores - mean) / width)
+    elif normalisation == "minmax":
+        scores = torch.where(low == high, 0.0, (scores - low) / (high - low))
+    return (scores / temperature).softmax(dim=-1)
 
 
 def candidate_loss(scores: Tensor, group_size: int, teacher: Tensor | None, kd_loss_type: str) -> Tensor:

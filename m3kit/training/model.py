@@ -14,7 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
-from m3kit.training.losses import candidate_loss, reach, self_distill_loss, total_loss
+from m3kit.training.losses import candidate_loss, reach, self_distill_loss, teacher_probabilities, total_loss
 from m3kit.training.scores import (
     Part,
     Texts,
@@ -61,6 +61,9 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     sub_batch_tokens = 16384
     # The share of the gradients of all losses but the dense one that reaches the encoder.
     heads_reach = 1.0
+    # What is done to teacher scores before they are learnt from: see ``teacher_probabilities``.
+    teacher_temperature = 1.0
+    teacher_normalisation = "none"
 
     def forward(self, queries=None, passages=None, teacher_scores=None, no_in_batch_neg_flag=False) -> M3Output:
         """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers.
@@ -78,7 +81,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     def _losses(self, q: Texts, p: Texts, teacher_scores: list[float] | None, own_group: bool) -> dict[str, Tensor]:
         group_size, teacher = len(p.dense) // len(q.dense), None
         if teacher_scores is not None:
-            teacher = torch.tensor(teacher_scores, device=q.dense.device).view(len(q.dense), group_size).softmax(dim=-1)
+            raw = torch.tensor(teacher_scores, device=q.dense.device).view(len(q.dense), group_size)
+            teacher = teacher_probabilities(raw, self.teacher_temperature, self.teacher_normalisation)
         crossed = self.negatives_cross_device and not own_group
         if crossed and self.unified_negatives_cross_device:
             q, p, teacher = self._gather(q), self._gather(p), self._dist_gather_tensor(teacher)

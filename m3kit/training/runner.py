@@ -66,6 +66,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
         model.sub_batch_tokens = self.training_args.sub_batch_tokens
         model.heads_reach = self.training_args.heads_reach
+        model.teacher_temperature = self.training_args.teacher_temperature
+        model.teacher_normalisation = self.training_args.teacher_normalisation
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
@@ -87,13 +89,15 @@ class Runner(EncoderOnlyEmbedderM3Runner):
     def load_train_dataset(self):
         if not self.data_args.same_dataset_within_batch:
             logger.warning("same_dataset_within_batch is off: `no_in_batch_neg` in folder names is ignored (D4)")
+        args = self.training_args
         return SameDatasetTrainDataset(
             args=self.data_args,
-            default_batch_size=self.training_args.per_device_train_batch_size,
-            seed=self.training_args.seed,
+            default_batch_size=args.per_device_train_batch_size,
+            seed=args.seed,
             tokenizer=self.tokenizer,
-            process_index=self.training_args.process_index,
-            num_processes=self.training_args.world_size,
+            process_index=args.process_index,
+            num_processes=args.world_size,
+            teacher_as_is=(args.teacher_temperature, args.teacher_normalisation) == (1.0, "none"),
         )
 
     def load_data_collator(self) -> Collator:

@@ -1,0 +1,93 @@
+"""Rows as `m3kit prepare` writes them, read again: those of retrieval checked, all others as they stand there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from m3kit.data.jsonline import is_blank_line, parse_line
+from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.data.sources import EVAL_FOLDER
+from m3kit.errors import KitError
+
+PREPARE = "give the folders that `m3kit prepare` printed"
+BESIDE_THE_ROWS = ("problems.jsonl", "rejected.jsonl")
+# Rows of these types have no query and answers: what they are drawn to is no matter of relevance.
+NOT_RETRIEVAL = "symmetric"
+
+
+@dataclass(frozen=True)
+class PreparedRow:
+    """A line of a file, counted from 1; ``raw`` has no line end. ``data`` is checked where it is one of retrieval."""
+
+    file: Path
+    line: int
+    raw: bytes
+    data: dict[str, Any]
+
+    @property
+    def is_retrieval(self) -> bool:
+        return not str(self.data.get("type", "")).startswith(NOT_RETRIEVAL)
+
+    @property
+    def pairs(self) -> list[tuple[str, str, str]]:
+        """(prompt, query, passage) of each passage, the positives first."""
+        prompt, query = self.data.get("prompt") or "", self.data["query"]
+        return [(prompt, query, passage) for passage in self.data["pos"] + self.data["neg"]]
+
+    def scores(self) -> list[float] | None:
+        """The row's own teacher scores, positives first; None where they are not one finite number a passage."""
+        found: list[Any] = []
+        for passages, name in (("pos", "pos_scores"), ("neg", "neg_scores")):
+            scores = self.data.get(name)
+            if not isinstance(scores, list) or len(scores) != len(self.data[passages]):
+                return None
+            found += scores
+        return found if all(type(score) in (int, float) and math.isfinite(score) for score in found) else None
+
+
+def find_prepared(paths: Sequence[Path]) -> dict[str, Path]:
+    """The files of prepared rows by FOLDER/FILE: given themselves, by their folder or by the folder above that.
+
+    Raises ``KitError`` where there are none, and for two of one name.
+    """
+    files: dict[str, Path] = {}
+    for path in paths:
+        found = [path] if path.is_file() else sorted([*path.glob("*.jsonl"), *path.glob("*/*.jsonl")])
+        found = [file for file in found if file.name not in BESIDE_THE_ROWS and file.parent.name != EVAL_FOLDER]
+        if not found:
+            raise KitError(f"there are no prepared rows (.jsonl) in {path}; {PREPARE}")
+        for file in found:
+            name = f"{file.absolute().parent.name}/{file.name}"
+            if files.setdefault(name, file).resolve() != file.resolve():
+                raise KitError(f"{files[name]} and {file} would both be written to {name}; give one of them at a time")
+    return files
+
+
+def read_prepared(file: Path) -> list[PreparedRow]:
+    """All rows of a file. Raises ``KitError`` that names each line that is no prepared row."""
+    rows, problems = [], []
+    for line, raw in enumerate(file.read_bytes().split(b"\n"), start=1):
+        if is_blank_line(raw):
+            continue
+        try:
+            row = PreparedRow(file, line, raw, parse_line(raw))
+            if row.is_retrieval:
+                _check(row.data)
+            rows.append(row)
+        except BadRow as bad:
+            problems.append(Problem(file, line, bad.what, bad.fix))
+    refuse(problems, "the rows")
+    return rows
+
+
+def _check(data: dict[str, Any]) -> None:
+    if not isinstance(data.get("query"), str):
+        raise BadRow('"query" is no text', PREPARE)
+    for name in ("pos", "neg"):
+        texts = data.get(name)
+        if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+            raise BadRow(f'"{name}" is no list with a passage in it', PREPARE)
