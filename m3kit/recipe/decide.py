@@ -30,13 +30,19 @@ ENOUGH_QUERIES = 100
 
 @dataclass(frozen=True)
 class Facts:
-    """``rows`` to train on, ``held_out`` queries to measure with, the base's ``width``, and if it has ``heads``."""
+    """What is known of the rows, the base and the machine.
+
+    ``rows`` to train on, ``retrieval_rows`` of them; ``held_out`` queries to measure with; the base's ``width``, if it
+    has ``heads``, and the ``temperature`` that fits it on these rows, None where these are too few to tell.
+    """
 
     rows: int
+    retrieval_rows: int
     held_out: int
     width: int
     heads: bool
     processes: int
+    temperature: float | None
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,6 @@ def decide(facts: Facts) -> list[Decision]:
         Decision("learning_rate", rate, f"for a model {facts.width} wide, in batches of this size"),
         Decision("num_train_epochs", epochs, f"with {facts.rows:,} rows"),
         Decision("train_group_size", 2, "one hard negative a query: the batch brings the others"),
-        Decision("temperature", 0.05, "softer than 0.02: the loss of easy batches does not vanish"),
         Decision(
             "heads_reach",
             0.0 if few or not facts.heads else 0.1,
@@ -78,6 +83,9 @@ def decide(facts: Facts) -> list[Decision]:
         Decision("freeze_word_embeddings", few, f"{facts.rows:,} rows hold few of the words" if few else "many rows"),
         Decision("eval_steps", 1_000_000, "measured before and after: what is chosen is how much of the base is kept"),
     ]
+    if facts.temperature:
+        why = "at which the base's own scores fit these rows best: a higher one would undo what it knows"
+        decisions.append(Decision("temperature", facts.temperature, why))
     if facts.held_out >= ENOUGH_QUERIES:
         why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
         decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))

@@ -10,7 +10,11 @@ from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
+from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
+
+# Rows of other tasks, by FlagEmbedding's type or the kit's.
+OTHER_TYPES = ("symmetric_", "graded_")
 
 
 class Arguments(dict[str, list[str]]):
@@ -53,16 +57,31 @@ def read_arguments(words: list[str]) -> Arguments:
     return found
 
 
-def facts_of(given: Arguments, processes: int) -> Facts:
+def facts_of(given: Arguments, processes: int, device: str) -> Facts:
     base = find_model_folder(given.one("model_name_or_path"), given.one("cache_dir"))
     try:
         width = int(json.loads((base / CONFIG).read_bytes())["hidden_size"])
     except (OSError, ValueError, KeyError) as error:
         raise KitError(f"{base / CONFIG} has no hidden_size ({error}); give the folder of a model") from error
-    rows = sum(1 for file in prepared_files(given["train_data"]) for _ in read_rows(file))
+    rows = [row for file in prepared_files(given["train_data"]) for row in read_rows(file)]
     if not rows:
         raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
-    return Facts(rows, _held_out(given.one("eval_data")), width, not missing_heads(base), processes)
+    encoding = {
+        "pooling_method": given.one("sentence_pooling_method", "cls"),
+        "normalize_embeddings": given.one("normalize_embeddings", "True").lower() == "true",
+        "query_max_len": int(given.one("query_max_len", "512")),
+        "passage_max_len": int(given.one("passage_max_len", "512")),
+    }
+    retrieval = [row for row in rows if not str(row.get("type", "")).startswith(OTHER_TYPES)]
+    return Facts(
+        rows=len(rows),
+        retrieval_rows=len(retrieval),
+        held_out=_held_out(given.one("eval_data")),
+        width=width,
+        heads=not missing_heads(base),
+        processes=processes,
+        temperature=base_temperature(retrieval, str(base), encoding, device, given.one("cache_dir")),
+    )
 
 
 def prepared_files(folders: list[str]) -> list[Path]:
