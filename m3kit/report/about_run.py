@@ -28,6 +28,7 @@ KEY_SETTINGS = {
     "use_self_distill": "Self-distillation",
     "knowledge_distillation": "Teacher scores",
     "fix_encoder": "Heads only",
+    "lora_rank": "LoRA rank (0: all weights)",
     "sentence_pooling_method": "Pooling",
     "normalize_embeddings": "Normalised vectors",
     "query_instruction_for_retrieval": "Query prompt",

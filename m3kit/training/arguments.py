@@ -110,6 +110,13 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             "standard deviation 1; minmax, to 0 … 1."
         },
     )
+    lora_rank: int = field(
+        default=0,
+        metadata={
+            "help": "Train adapters of this rank (8 to 64) on the encoder's linear layers, and the heads, instead of "
+            "all weights: less memory, at about ten times the learning rate; 0: off."
+        },
+    )
     eval_data: str | None = field(
         default=None,
         metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
@@ -135,6 +142,10 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
         if self.teacher_normalisation not in TEACHER_NORMALISATIONS:
             known = ", ".join(TEACHER_NORMALISATIONS)
             raise KitError(f"teacher_normalisation is one of {known}, not {self.teacher_normalisation}")
+        if not (isinstance(self.lora_rank, int) and self.lora_rank >= 0):
+            raise KitError(f"lora_rank is a whole number, 0 for none, not {self.lora_rank}")
+        if self.lora_rank and self.fix_encoder:
+            raise KitError("lora_rank trains the encoder, and fix_encoder True does not; leave one of them out")
         # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
         device = device_to_train_on(self.use_cpu)
         self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)

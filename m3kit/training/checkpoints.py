@@ -23,10 +23,12 @@ from xxhash import xxh3_64
 
 SEAL = "checkpoint.json"
 WEIGHTS = "model.safetensors"
+ADAPTERS = "lora_adapters.safetensors"
 NAME = re.compile(r"checkpoint-(0|[1-9][0-9]*)")
 # Of what a checkpoint holds, what only going on needs; DeepSpeed's are the last three. Any other file is the model's.
 NOT_THE_MODEL = (
     SEAL,
+    ADAPTERS,
     "trainer_state.json",
     "optimizer.pt",
     "scheduler.pt",

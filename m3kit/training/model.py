@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
+from m3kit.training.lora import merged
 from m3kit.training.losses import candidate_loss, reach, self_distill_loss, teacher_probabilities, total_loss
 from m3kit.training.scores import (
     Part,
@@ -176,6 +177,17 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         tokenizer = self.tokenizer
         special = (tokenizer.cls_token_id, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.unk_token_id)
         return torch.isin(ids, torch.tensor(special, device=ids.device))
+
+    # ---- Saving ----
+
+    def save(self, output_dir: str) -> None:
+        """As FlagEmbedding does; adapters are in the weights that they adapt."""
+        encoder = self.model
+        self.model = merged(encoder)
+        try:
+            super().save(output_dir)
+        finally:
+            self.model = encoder
 
     # ---- Other processes ----
 

@@ -21,6 +21,7 @@ from m3kit.training.attention import set_attention
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
+from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
 from m3kit.training.meter import cpu_seconds
 from m3kit.training.model import M3Model
@@ -78,10 +79,13 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             logger.info("The model was saved in 16 bits; it is trained in 32")
             model.float()
         args = self.training_args
-        told = (
+        told = [
             args.precision_told,
             set_attention(model.model, args.attn_implementation, args.device.type, args.precision),
-        )
+        ]
+        if args.lora_rank:
+            add_adapters(model.model, args.lora_rank)
+            told.append(tell_adapters(model, args.lora_rank, args.learning_rate))
         for sentence in told if self.is_first else ():
             logger.info(sentence)
         return tokenizer, model

@@ -21,6 +21,7 @@ from m3kit.training.batches import EpochSampler
 from m3kit.training.disk_space import check_space, explain_failed_save
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.guards import Guard
+from m3kit.training.lora import load_adapters, save_adapters
 from m3kit.training.meter import Meter
 from m3kit.training.saving import write_model_extras
 from m3kit.training.stopping import StopRequest, ignore_signals
@@ -179,13 +180,18 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
             normalize=self.args.normalize_embeddings,
             max_length=min(self.processing_class.model_max_length, self.model.config.max_position_embeddings),
         )
+        if self.args.lora_rank:
+            save_adapters(self.model.model, Path(output_dir or self.args.output_dir))
 
     # ---- Going on ----
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
         """All weights or an error: transformers loads none of the encoder's, whose names differ, and warns (S1)."""
         folder = Path(resume_from_checkpoint)
-        self.model.model.load_state_dict(load_file(folder / "model.safetensors"))
+        if self.args.lora_rank:
+            load_adapters(self.model.model, folder)
+        else:
+            self.model.model.load_state_dict(load_file(folder / "model.safetensors"))
         if self.args.unified_finetuning:
             for name in ("colbert_linear", "sparse_linear"):
                 weights = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)
