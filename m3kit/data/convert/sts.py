@@ -36,7 +36,8 @@ def plan(data: DataSet, settings: Settings) -> Plan:
     """How the pairs are trained; those that all have one score cannot be compared, and are taken for positives."""
     if settings.sts_as == "contrastive":
         return _plan_contrastive(data, settings)
-    if len(np.unique(data.index.column("number")[data.fates.used])) < 2:
+    key = data.index.column("key").reshape(-1, 2)
+    if len(np.unique(data.index.column("number")[data.fates.used & (key[:, 0] != key[:, 1])])) < 2:
         data.notes.append("all pairs have one score, so they are trained as positives")
         return _plan_contrastive(data, settings)
     return _plan_graded(data, settings)
