@@ -19,7 +19,7 @@ def settle_negatives(rows: RowSet, dataset: datasets.Dataset, wanted: str, group
     ``wanted`` is ``label_negatives``: auto, group or batch. In the batch each row brings its label alone, and no label
     comes twice: as many texts are encoded as there are rows, and each has all other labels of the batch as negatives.
     """
-    if rows.type != CLASSIFIED or rows.in_batch_negatives:
+    if rows.type != CLASSIFIED or rows.in_batch_negatives or rows.teacher_scores:
         return None
     against = "as label_negatives says" if wanted == "group" else _against(rows, dataset, wanted, group_size)
     if against:
