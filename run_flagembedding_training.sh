@@ -72,7 +72,9 @@ query_instruction_for_retrieval="${QUERY_INSTRUCTION_FOR_RETRIEVAL:-}"  # bge-m3
 columns="${DATA_COLUMNS:-}"                                 # query=question,positive=answer; Bash keeps COLUMNS for itself
 task="${TASK:-}"                                            # classification or clustering, where no folder's name says it
 classification_positives="${CLASSIFICATION_POSITIVES:-labels}"  # a label's text, other texts of the label (texts), or both
+label_negatives="${LABEL_NEGATIVES:-auto}"                  # a text's negatives: other rows' labels (batch) or some of its own (group)
 sts_max_score="${STS_MAX_SCORE:-1}"                         # 5 for scores of 0 to 5
+sts_as="${STS_AS:-graded}"                                  # pairs by their scores, or contrastive: as positives and hard negatives
 skip_bad_rows="${SKIP_BAD_ROWS:-False}"                     # True sets them aside in prepared/rejected.jsonl and goes on
 strict="${STRICT:-False}"                                   # True stops at warnings too
 

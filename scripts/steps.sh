@@ -21,6 +21,7 @@ set_prepare() {
   done
   [[ $classification_positives == labels ]] || prepare+=(--classification_positives "$classification_positives")
   [[ $sts_max_score == 1 ]] || prepare+=(--sts_max_score "$sts_max_score")
+  [[ $sts_as == graded ]] || prepare+=(--sts_as "$sts_as")
   ! is_true "$skip_bad_rows" || prepare+=(--skip-bad-rows)
   ! is_true "$strict" || prepare+=(--strict)
   if $held_out; then

@@ -21,10 +21,11 @@ TRAINER_VARIABLES=(
 # The same, but the untouched library does not know them.
 KIT_TRAINER_VARIABLES=(
   overwrite_output_dir eval_steps mixing_temperature unified_negatives_cross_device sub_batch_tokens
+  label_negatives
 )
 # Settings too, but not the trainer's, or not as they are.
 KIT_VARIABLES=(
-  train_data eval_data holdout columns task classification_positives sts_max_score skip_bad_rows strict
+  train_data eval_data holdout columns task classification_positives sts_max_score sts_as skip_bad_rows strict
   num_gpus allow_cpu precision entrypoint deepspeed recipe "${KIT_TRAINER_VARIABLES[@]}"
 )
 SWITCHES=(
@@ -133,6 +134,10 @@ settle_variables() {
     printf -v "$name" %s "${given[$name]}"
   done
   output_dir=${output_dir%/}
+  [[ $sts_as == @(graded|contrastive) ]] || die "sts_as is graded or contrastive, not '$sts_as'"
+  if [[ $sts_as == graded ]] && { [[ $entrypoint == "$LIBRARY_ENTRYPOINT" ]] || ! is_true "$same_dataset_within_batch"; }; then
+    sts_as=contrastive  # graded pairs need batches of their own, and a loss that only the kit has
+  fi
   [[ $precision == @(auto|fp16|bf16|fp32) ]] || die "precision is auto, fp16, bf16 or fp32, not '$precision'"
   [[ $num_gpus == auto || $num_gpus =~ ^[1-9][0-9]*$ ]] || die "num_gpus is a number or auto, not '$num_gpus'"
   [[ $per_device_train_batch_size == auto || $per_device_train_batch_size =~ ^[1-9][0-9]*$ ]] ||

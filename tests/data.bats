@@ -74,19 +74,20 @@ setup() { make_kit; }
 
 @test "how rows are read, and what is done about bad ones, goes to prepare and not to the trainer" {
   gpus 1
-  run --separate-stderr "$SINGLE" --dry-run --columns 'query=my question,positive=answer' --task clustering --sts_max_score=5 \
+  run --separate-stderr "$SINGLE" --dry-run --columns 'query=my question,positive=answer' --task clustering --sts_max_score=5 --sts_as contrastive \
     --classification-positives both --skip-bad-rows --strict --cache_dir 'a cache' --passage_max_len 99
   ((status == 0))
   command_words 'm3kit prepare '
   expect columns 'query=my question,positive=answer'
   expect task clustering
   expect sts_max_score 5
+  expect sts_as contrastive
   expect classification_positives both
   expect skip-bad-rows --strict
   expect cache_dir 'a cache'
   expect passage_max_len 99
   torchrun_words
-  for name in columns task sts_max_score classification_positives skip_bad_rows skip-bad-rows strict holdout; do
+  for name in columns task sts_max_score sts_as classification_positives skip_bad_rows skip-bad-rows strict holdout; do
     expect_no "$name"
   done
 }
@@ -103,9 +104,23 @@ setup() { make_kit; }
   expect skip-bad-rows --strict
   COLUMNS=80 SKIP_BAD_ROWS=False STRICT=no run --separate-stderr "$MULTI" --dry-run
   command_words 'm3kit prepare '
-  for name in columns task sts_max_score classification_positives skip-bad-rows strict cache_dir; do
+  for name in columns task sts_max_score sts_as classification_positives skip-bad-rows strict cache_dir; do
     expect_no "$name"
   done
+}
+
+@test "STS pairs are prepared for what trains them: graded ones need the kit's loss, and batches of their own" {
+  gpus 1
+  local words
+  for words in '--entrypoint FlagEmbedding.finetune.embedder.encoder_only.m3' '--same_dataset_within_batch False'; do
+    # shellcheck disable=SC2086  # two words
+    run --separate-stderr "$SINGLE" --dry-run $words
+    command_words 'm3kit prepare '
+    expect sts_as contrastive
+  done
+  run "$SINGLE" --dry-run --sts_as both
+  ((status == 1))
+  says "sts_as is graded or contrastive, not 'both'"
 }
 
 @test "prepare knows the batch of all processes" {

@@ -83,8 +83,7 @@ SETS = [
         "scores 0 to 5, and that is said",
         pairs(5, 4.5, 0),
         settings={"sts_max_score": 5.0},
-        trains=[("one 0", ["other 0"]), ("one 1", ["other 1"])],
-        rejected=(pairs(5, 4.5, 0)[2],),
+        trains=trained("sts", pairs(5, 4.5, 0)),
     ),
     retrieval(
         "columns of another kit",
@@ -139,8 +138,15 @@ SETS = [
         rejected=({"query": "r", "positive": [ROW["positive"], ROW["negative"]]},),
     ),
     # scores
-    sts("all scores in the middle", pairs(0.5, 0.6, 0.7), late=("1 no-positive",)),
-    sts("low scores only", pairs(0, 0.1, 0.4), late=("1 no-positive",)),
+    sts("all scores in the middle", pairs(0.5, 0.6, 0.7), trains=trained("sts", pairs(0.5, 0.6, 0.7))),
+    sts("low scores only", pairs(0, 0.1, 0.4), trains=trained("sts", pairs(0, 0.1, 0.4))),
+    sts(
+        "low scores only, as positives and negatives",
+        pairs(0, 0.1, 0.4),
+        late=("1 no-positive",),
+        settings={"sts_as": "contrastive"},
+    ),
+    sts("one low score", pairs(0.3, 0.3), late=("1 no-positive",)),
     sts("one pair", pairs(1), late=("1 no-negative",)),
     sts(
         "scores that contradict",

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 from data_helpers import prepared
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from m3kit.data.negatives import walk
@@ -159,7 +159,7 @@ def test_no_sts_negative_was_scored_above_the_threshold(rows):
         if row["score"] >= 0.8 and one != other:
             queries.add(one)
     try:
-        made, _ = prepared("sts", rows)
+        made, _ = prepared("sts", rows, sts_as="contrastive")
     except KitError as error:
         contradicted = any(max(given) - min(given) > 0.3 for given in scores.values())
         assert contradicted == ("the same pair as" in str(error))
@@ -171,6 +171,45 @@ def test_no_sts_negative_was_scored_above_the_threshold(rows):
         assert not near[same_text(row["query"])] & {same_text(text) for text in row["neg"]}
 
 
+@FEWER
+@given(st.lists(st.builds(sts, SHORT, SHORT, st.sampled_from([0, 0.3, 0.4, 0.6, 0.8, 1])), min_size=1))
+def test_every_pair_trains_with_its_score_once(rows):
+    scores, sentences = defaultdict(list), set()
+    for row in rows:
+        pair = frozenset(map(same_text, (row["sentence1"], row["sentence2"])))
+        scores[pair].append(row["score"])
+        sentences |= pair
+    assume(len({score for pair, found in scores.items() if len(pair) == 2 for score in found}) > 1)
+    try:
+        made, entry = prepared("sts", rows)
+    except KitError as error:
+        contradicted = any(max(given) - min(given) > 0.3 for given in scores.values())
+        assert contradicted == ("the same pair as" in str(error))
+        # No sentence is left for a filler.
+        assert contradicted or len(sentences) < 3
+        return
+    check_rows(made)
+    found = {frozenset(map(same_text, (row["query"], *row["pos"]))): row["pos_scores"] for row in made}
+    assert len(found) == len(made)
+    assert found == {pair: [pytest.approx(sum(s) / len(s))] for pair, s in scores.items() if len(pair) == 2}
+    assert {(row["type"], len(row["neg"]), len(row["neg_scores"])) for row in made} == {("graded_sts", 1, 1)}
+    assert entry["negatives_added"] == 0
+
+
+def test_no_sts_pair_is_set_aside_for_its_score():
+    given_rows = [sts(f"one {i}", f"other {i}", i / 10) for i in range(11)]
+    rows, entry = prepared("sts", [*given_rows, sts("other 5", "ONE 5", 0.6), sts("same", "Same", 0.9)])
+    assert [row["pos_scores"] for row in rows] == [[0.55 if i == 5 else i / 10] for i in range(11)]
+    assert (entry["type"], entry["rows_used"], entry["rows_merged"]) == ("graded_sts", 11, 1)
+    assert entry["rows_set_aside"] == {"both sentences are the same text": 1}
+
+
+def test_sts_pairs_of_one_score_are_positives_for_there_is_nothing_to_compare():
+    rows, entry = prepared("sts", [sts(f"one {i}", f"other {i}", 1) for i in range(3)])
+    assert {row["type"] for row in rows} == {"symmetric_sts"}
+    assert "all pairs have one score" in str(entry["notes"])
+
+
 def test_sts_pairs_become_positives_and_hard_negatives():
     rows, entry = prepared(
         "sts",
@@ -180,6 +219,7 @@ def test_sts_pairs_become_positives_and_hard_negatives():
             sts("stars twinkle", "planets do not", 0.5),
             sts("comets have tails", "cats have tails", 0.0),
         ],
+        sts_as="contrastive",
     )
     check_rows(rows)
     (row,) = rows
@@ -196,7 +236,7 @@ def test_scores_of_0_to_5_are_rescaled_when_asked_for():
     with pytest.raises(KitError, match="--sts_max_score 5"):
         prepared("sts", given_rows)
     rows, _ = prepared("sts", given_rows, sts_max_score=5.0)
-    assert [(row["query"], row["pos"]) for row in rows] == [("a", ["b"])]
+    assert [(row["query"], row["pos"], row["pos_scores"]) for row in rows] == [("a", ["b"], [0.9]), ("c", ["d"], [0.2])]
 
 
 def test_classification_draws_a_text_to_its_label():

@@ -197,7 +197,7 @@ def test_bad_rows_are_set_aside_where_that_was_asked_for(tmp_path):
 def test_rows_that_teach_nothing_are_set_aside_with_the_reason(tmp_path):
     rows = [{"sentence1": f"a {i}", "sentence2": f"b {i}", "score": score} for i, score in enumerate([1, 0.6, 0.1])]
     write_jsonl(tmp_path / "sts" / "sts.jsonl", rows)
-    prepare([tmp_path / "sts"], tmp_path / "prepared", Settings())
+    prepare([tmp_path / "sts"], tmp_path / "prepared", Settings(sts_as="contrastive"))
     rejected = read_jsonl(tmp_path / "prepared" / "rejected.jsonl")
     assert [(row["line"], json.loads(row["row"])) for row in rejected] == [(2, rows[1]), (3, rows[2])]
     assert "between 0.4 and 0.8" in rejected[0]["reason"]

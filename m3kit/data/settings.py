@@ -21,6 +21,7 @@ class Settings:
     task: str | None = None  # of rows {"text", "label"} outside a task folder
     columns: tuple[tuple[str, str], ...] = ()  # (field, the column in which it stands)
     sts_max_score: float = 1.0
+    sts_as: str = "graded"
     # what is done about bad rows
     strict: bool = False
     skip_bad_rows: bool = False
@@ -65,6 +66,13 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
         help="what rows of text and label are for, where the name of their folder does not say it",
     )
     parser.add_argument("--sts_max_score", type=float, default=1.0, help="what STS scores are divided by (5 if 0 to 5)")
+    parser.add_argument(
+        "--sts_as",
+        choices=("graded", "contrastive"),
+        default="graded",
+        help="STS pairs as rows with a score, which the kit trains, or as positives (0.8 or more) and hard negatives "
+        "(0.4 or less), which the untouched library trains",
+    )
     # what is done about problems
     parser.add_argument("--strict", action="store_true", help="take warnings for errors")
     parser.add_argument(

@@ -33,11 +33,21 @@ class DataArguments(AbsEmbedderDataArguments):
         },
     )
 
+    label_negatives: str = field(
+        default="auto",
+        metadata={
+            "help": "Negatives of classified texts: the labels of the batch's other rows (batch), labels that each row "
+            "brings (group), or what has more of them at less cost (auto).",
+        },
+    )
+
     def __post_init__(self):
         if not self.train_data:
             raise KitError("no training data; give --train_data the folders that `m3kit prepare` printed")
         if not self.mixing_temperature > 0:
             raise KitError(f"mixing_temperature is a number above 0, not {self.mixing_temperature}")
+        if self.label_negatives not in ("auto", "group", "batch"):
+            raise KitError(f"label_negatives is auto, group or batch, not {self.label_negatives}")
         # A trailing slash would hide the suffix `no_in_batch_neg` from FlagEmbedding (D4).
         self.train_data = [os.path.normpath(path) for path in self.train_data]
         super().__post_init__()

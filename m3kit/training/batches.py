@@ -100,6 +100,8 @@ class RowSet:
     bytes_per_row: float
     type: str | None = None
     teacher_scores: bool = False
+    graded: bool = False  # pairs with a score each, which are compared within a batch
+    positives_alone: bool = False  # groups of one passage: the positives of the other rows are the negatives, if any
     seed: tuple[int, ...] = ()
     blocks: Recent = field(init=False, default_factory=lambda: Recent(2))
     _permutations: Recent = field(init=False, default_factory=lambda: Recent(2))

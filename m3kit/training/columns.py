@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64
 
+from m3kit.data.convert.sts import GRADED
 from m3kit.errors import KitError
 
 HINT = "train on what `python -m m3kit prepare` writes"
@@ -79,6 +80,14 @@ def check_scores(loaded: datasets.Dataset, path: str) -> Teacher:
             highest = max(highest, pc.max(values).as_py())
         start += len(part)
     return Teacher(rows, lowest >= 0 and highest <= 1)
+
+
+def is_graded(loaded: datasets.Dataset, path: str) -> bool:
+    """Whether the rows of a file are graded pairs. Refuses a file of these and others."""
+    types, codes = types_of(loaded)
+    if GRADED in types and len(types) > 1:
+        raise KitError(f"{path}: rows of type {GRADED} and others; put each in a file of their own")
+    return types == [GRADED] and len(codes) > 0
 
 
 def types_of(dataset: datasets.Dataset) -> tuple[list[str | None], np.ndarray]:

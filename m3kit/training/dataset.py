@@ -15,10 +15,12 @@ from FlagEmbedding.abc.finetune.embedder.AbsDataset import AbsEmbedderSameDatase
 from torch.utils.data import get_worker_info
 from xxhash import xxh3_64_hexdigest
 
+from m3kit.data.convert.sts import GRADED
 from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments
 from m3kit.training.batches import DRAWING, ORDER, Recent, RowSet, generator, interleave, share_out
-from m3kit.training.columns import SCORES, check_rows, check_scores, digest, with_scores_as_numbers
+from m3kit.training.columns import SCORES, check_rows, check_scores, digest, is_graded, with_scores_as_numbers
+from m3kit.training.labels import settle_negatives
 from m3kit.training.layout import Block, Candidate, Drawn, lay_out
 from m3kit.training.plan import File, fit_batch_size, group_files, make_set, name, part_sets
 
@@ -41,6 +43,9 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
     - D6: the batch is as large as asked for, whatever the ``type``.
     - D7: rows with teacher scores and rows without, or of different types, never share a batch.
     - S2: an item depends on its number, not on how many were asked for before; nor on the order of a folder's files.
+
+    Rows of type ``graded_sts`` are pairs: a batch of them has one passage a query, and their scores whatever
+    ``knowledge_distillation`` says; a text may come twice in it. For classified texts see ``labels``.
     """
 
     def __init__(
@@ -79,16 +84,39 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
     def _load_dataset(self, file_path: str) -> datasets.Dataset:
         with _chance(self.seed):  # by which max_example_num_per_dataset draws
             # `datasets` reads a path as a pattern: brackets in it must be escaped.
-            loaded = super()._load_dataset(glob.escape(file_path))
+            loaded = self._load_with_scores(glob.escape(file_path))
         if not len(loaded):
             return loaded
         check_rows(loaded, file_path)
         file = File(file_path, len(loaded))
         self.files.append(file)
+        if is_graded(loaded, file_path):
+            return self._check_graded(loaded, file)
         if self.args.knowledge_distillation:
             loaded = with_scores_as_numbers(loaded, file_path)
             file.scored, probabilities = check_scores(loaded, file_path)
             self._tell_teacher(file, probabilities)
+            return loaded
+        return loaded.remove_columns([column for column in SCORES if column in loaded.column_names])
+
+    def _load_with_scores(self, pattern: str) -> datasets.Dataset:
+        """FlagEmbedding drops the scores where there is no teacher, and those of graded pairs with them."""
+        args, self.args = self.args, copy.copy(self.args)
+        self.args.knowledge_distillation = True
+        try:
+            return super()._load_dataset(pattern)
+        finally:
+            self.args = args
+
+    def _check_graded(self, loaded: datasets.Dataset, file: File) -> datasets.Dataset:
+        if not self.args.same_dataset_within_batch:
+            raise KitError(
+                f"{file.path}: graded pairs need batches of their own; leave same_dataset_within_batch on, or prepare "
+                "the pairs with --sts_as contrastive"
+            )
+        loaded = with_scores_as_numbers(loaded, file.path)
+        if check_scores(loaded, file.path).rows < file.rows:
+            raise KitError(f'{file.path}: a row of type {GRADED} has no "pos_scores" and "neg_scores"; give it a score')
         return loaded
 
     def _tell_teacher(self, file: File, probabilities: bool) -> None:
@@ -140,6 +168,9 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
             raise KitError(f"no kind of rows is enough for {processes} processes; add rows, or train with one process")
         for number, rows in enumerate(sets):
             fit_batch_size(rows, self._warn)
+            told = settle_negatives(rows, self.dataset, args.label_negatives, args.train_group_size)
+            if told and self.process_index == 0:
+                logger.info("%s: %s", name(rows), told)
             rows.seed = (self.seed, number)
         sizes = [len(rows.rows) for rows in sets]
         self.counts = share_out([rows.batches for rows in sets], sizes, args.mixing_temperature)
@@ -168,7 +199,7 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
                     "batch_size_per_device": rows.batch_size,
                     "batches_per_epoch": count,
                     "in_batch_negatives": rows.in_batch_negatives,
-                    "teacher_scores": rows.teacher_scores,
+                    "teacher_scores": rows.teacher_scores or rows.graded,
                     "digest": found[0] if len(found) == 1 else xxh3_64_hexdigest("".join(found).encode()),
                 }
             )
@@ -198,8 +229,13 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
         mine = batch[self.process_index * share : (self.process_index + 1) * share]
         # FlagEmbedding draws too: in which order the negatives come, and what shuffle_ratio shuffles.
         with _chance(self.seed, number, self.process_index):
-            queries, passages, scores = self._create_batch_data(self._raw_batch(rows, mine))
-        return queries, passages, scores if rows.teacher_scores else None, not rows.in_batch_negatives
+            raw = self._raw_batch(rows, mine)
+            queries, passages, scores = self._create_batch_data(raw)
+        if rows.graded:
+            scores = [score for (score,) in raw["pos_scores"]]
+        elif not rows.teacher_scores or len(passages) == len(queries):
+            scores = None  # of one passage alone there is nothing that a teacher could say
+        return queries, passages, scores, not rows.in_batch_negatives
 
     def _lay_out(self, rows: RowSet, done: int, block: int) -> Block:
         numbers, count = rows.block_rows(done, block)
@@ -230,6 +266,8 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
         return made
 
     def _group_size(self, rows: RowSet, neg: list[str], size: int | None) -> int:
+        if rows.positives_alone:
+            return 1
         raw: dict[str, list[Any]] = {"neg": [neg], "train_group_size": [size]}
         if rows.type is not None:
             raw["type"] = [rows.type]
@@ -246,13 +284,14 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
         """Rows as FlagEmbedding takes them, with no more passages than it is to use."""
         found = self.dataset[[one.row for one in drawn]]
         raw = {"query": found["query"], "prompt": found["prompt"]}
-        pairs = [("pos", "neg"), SCORES] if rows.teacher_scores else [("pos", "neg")]
+        pairs = [("pos", "neg"), SCORES] if rows.teacher_scores or rows.graded else [("pos", "neg")]
         for pos, neg in pairs:
             raw[pos] = [[values[one.positive]] for values, one in zip(found[pos], drawn, strict=True)]
             raw[neg] = [[values[n] for n in one.negatives] for values, one in zip(found[neg], drawn, strict=True)]
         raw["train_group_size"] = [1 + len(one.negatives) for one in drawn]
         if rows.type is not None:
-            raw["type"] = [rows.type] * len(drawn)
+            # The nearest type that FlagEmbedding knows: what goes before one sentence of a pair goes before both.
+            raw["type"] = ["symmetric_sts" if rows.graded else rows.type] * len(drawn)
         return raw
 
     def _warn_once(self, message: str, *values: Any) -> None:

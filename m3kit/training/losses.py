@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from FlagEmbedding.abc.finetune.embedder import AbsEmbedderModel
 from torch import Tensor
 
+# Of what graded pairs score: 1 divided by the temperature of CoSENT.
+COSENT_SCALE = 20.0
 # As in FlagEmbedding: sparse scores are by far the largest before they are trained.
 SPARSE_WEIGHT = 0.1
 
@@ -66,6 +68,18 @@ def self_distill_loss(scores: dict[str, Tensor]) -> Tensor:
     targets = scores["ensemble"].detach().softmax(dim=-1)
     dense, sparse, colbert = (distill_loss("kl_div", targets, scores[name]) for name in ("dense", "sparse", "colbert"))
     return (dense + SPARSE_WEIGHT * sparse + colbert) / 3
+
+
+def cosent_loss(scores: Tensor, grades: Tensor, scale: float = COSENT_SCALE) -> Tensor:
+    """Return the CoSENT loss of a batch of graded pairs (Su 2022, https://kexue.fm/archives/8847), a scalar.
+
+    log(1 + Σ exp(scale · (scores[j] - scores[i]))) over all i, j with grades[i] > grades[j]: each pair should score
+    above those of a lower grade. ``scores`` and ``grades`` are (B,), the scores within about -1 … 1, as cosines are.
+    Where all grades are equal, the loss is 0 and so are the gradients. The same as sentence-transformers' CoSENTLoss.
+    """
+    ahead = scale * (scores[None, :] - scores[:, None])
+    ahead = ahead.masked_fill(grades[:, None] <= grades[None, :], -torch.inf)
+    return F.pad(ahead.flatten(), (1, 0)).logsumexp(0)
 
 
 def total_loss(parts: dict[str, Tensor]) -> Tensor:

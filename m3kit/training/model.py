@@ -15,7 +15,14 @@ from torch.utils.checkpoint import checkpoint
 from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
 from m3kit.training.lora import merged
-from m3kit.training.losses import candidate_loss, reach, self_distill_loss, teacher_probabilities, total_loss
+from m3kit.training.losses import (
+    candidate_loss,
+    cosent_loss,
+    reach,
+    self_distill_loss,
+    teacher_probabilities,
+    total_loss,
+)
 from m3kit.training.scores import (
     Part,
     Texts,
@@ -50,7 +57,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     - T5: negatives across devices for dense scores alone: see ``unified_negatives_cross_device``.
     - Mixed precision: FlagEmbedding's scores are of 16 bits, which at temperature 0.02 are off by a tenth and more.
 
-    B queries have a group of G passages each; ``losses`` tells what scores look like.
+    B queries have a group of G passages each; ``losses`` tells what scores look like. Groups of one passage that come
+    with scores are graded pairs (STS), which FlagEmbedding does not know: see ``_graded_losses``.
     """
 
     # All are set by the runner, which makes FlagEmbedding's model one of this class: there is no __init__.
@@ -67,7 +75,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     teacher_normalisation = "none"
 
     def forward(self, queries=None, passages=None, teacher_scores=None, no_in_batch_neg_flag=False) -> M3Output:
-        """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers.
+        """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers, or grades.
 
         ``queries`` and ``passages`` are sub-batches as ``Collator`` makes them, or as FlagEmbedding's does, in order.
         """
@@ -81,6 +89,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     def _losses(self, q: Texts, p: Texts, teacher_scores: list[float] | None, own_group: bool) -> dict[str, Tensor]:
         group_size, teacher = len(p.dense) // len(q.dense), None
+        if teacher_scores is not None and group_size == 1:
+            return self._graded_losses(q, p, torch.tensor(teacher_scores, device=q.dense.device))
         if teacher_scores is not None:
             raw = torch.tensor(teacher_scores, device=q.dense.device).view(len(q.dense), group_size)
             teacher = teacher_probabilities(raw, self.teacher_temperature, self.teacher_normalisation)
@@ -107,6 +117,21 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         if self.unified_finetuning and self.use_self_distill and self.step > self.self_distill_start_step:
             losses["self_distill"] = self_distill_loss(scores)
         return losses
+
+    def _graded_losses(self, q: Texts, p: Texts, grades: Tensor) -> dict[str, Tensor]:
+        """CoSENT losses of B pairs, graded (B,); of this process's pairs alone.
+
+        One scale serves all kinds of scores, for each is brought to the range of a cosine. Sparse scores grow with the
+        number of words, which tells nothing of two pairs: here they are divided by the lengths of both vectors.
+        """
+        scores = {"dense": F.cosine_similarity(q.dense, p.dense)}
+        if self.unified_finetuning:
+            own = sparse_scores(q, q, own_group=True) * sparse_scores(p, p, own_group=True)
+            scores["sparse"] = (sparse_scores(q, p, own_group=True) * own.clamp(min=1e-6).rsqrt()).squeeze(1)
+            scores["colbert"] = colbert_scores(q, p, own_group=True).squeeze(1)
+            dense = reach(scores["dense"], self.heads_reach)
+            scores["ensemble"] = self.ensemble_score(None, None, dense, scores["sparse"], scores["colbert"]) / 2.3
+        return {name: cosent_loss(matrix, grades) for name, matrix in scores.items()}
 
     def _crossed_dense(self, q: Tensor, p: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor]:
         """(B, B·G) of this process's texts, for the ensemble, and the loss of (W·B, W·B·G); as in FlagEmbedding."""

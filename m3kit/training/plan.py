@@ -10,9 +10,13 @@ from pathlib import PurePath
 import datasets
 import numpy as np
 
+from m3kit.data.convert.sts import GRADED
 from m3kit.errors import KitError
 from m3kit.training.batches import RowSet
 from m3kit.training.columns import has_scores, types_of
+
+# Graded pairs are compared within a batch of one process: so many are 120 comparisons, and cost little.
+FEWEST_GRADED = 16
 
 
 @dataclass
@@ -89,7 +93,17 @@ def part_sets(
                 )
             else:
                 parted.append(replace(whole, rows=rows, type=types[kind // 2], teacher_scores=bool(kind % 2)))
-    return parted
+    return [_as_graded(rows, warn) if rows.type == GRADED else rows for rows in parted]
+
+
+def _as_graded(rows: RowSet, warn: Callable) -> RowSet:
+    """Graded pairs are no candidates for one another, whatever their folder is called, and too few are no batch."""
+    size = max(rows.batch_size, FEWEST_GRADED)
+    if size > rows.batch_size:
+        warn("%s: graded pairs are compared within a batch: batches of %d", name(rows), size)
+    return replace(
+        rows, batch_size=size, in_batch_negatives=False, teacher_scores=False, graded=True, positives_alone=True
+    )
 
 
 def fit_batch_size(rows: RowSet, warn: Callable) -> None:

@@ -1,6 +1,11 @@
-"""STS: pairs of a high score are query and positive; what a sentence scores low with are its hard negatives.
+"""STS: pairs that are trained by their scores, or as query and positive.
 
-Other sentences of the set fill the group, none that the sentence was paired with above the lower threshold.
+``graded``: a row for each pair, with its score, for the kit's trainer (``losses.cosent_loss``). Its one negative is a
+filler that the kit never reads: a row of FlagEmbedding's has one.
+
+``contrastive``, for the untouched library: pairs of a high score are query and positive; what a sentence scores low
+with are its hard negatives; pairs between are set aside. Other sentences of the set fill the group, none that the
+sentence was paired with above the lower threshold.
 """
 
 from __future__ import annotations
@@ -11,12 +16,14 @@ import numpy as np
 
 from m3kit.data.convert.plan import Plan, Source, Tally, make_plan, prepared_row, save_pool
 from m3kit.data.dataset import HELD_OUT, MERGED, USED, DataSet
-from m3kit.data.grouping import earliest, group
+from m3kit.data.grouping import earliest, group, repeated
 from m3kit.data.problems import BadRow
 from m3kit.data.settings import Settings
 
-# Pairs at or above the first are positives, at or below the second they are hard negatives; those between teach
-# neither and are set aside.
+# The type of rows with a score. FlagEmbedding has no such type.
+GRADED = "graded_sts"
+# Where pairs are contrastive: at or above the first they are positives, at or below the second hard negatives; those
+# between teach neither and are set aside.
 STS_POSITIVE = 0.8
 STS_NEGATIVE = 0.4
 
@@ -26,6 +33,53 @@ ALONE = "low score, and neither sentence has a positive pair"
 
 
 def plan(data: DataSet, settings: Settings) -> Plan:
+    """How the pairs are trained; those that all have one score cannot be compared, and are taken for positives."""
+    if settings.sts_as == "contrastive":
+        return _plan_contrastive(data, settings)
+    key = data.index.column("key").reshape(-1, 2)
+    if len(np.unique(data.index.column("number")[data.fates.used & (key[:, 0] != key[:, 1])])) < 2:
+        data.notes.append("all pairs have one score, so they are trained as positives")
+        return _plan_contrastive(data, settings)
+    return _plan_graded(data, settings)
+
+
+def convert(source: Source, start: int, stop: int, tally: Tally) -> Iterator[tuple[int, dict | BadRow]]:
+    """(row, prepared row or what is wrong) of the pairs that are used, or that lead, in start … stop."""
+    return (_graded if source.plan.type == GRADED else _contrastive)(source, start, stop, tally)
+
+
+def _plan_graded(data: DataSet, settings: Settings) -> Plan:
+    """Each pair once, whichever sentence comes first, with the mean of its scores."""
+    index, fates = data.index, data.fates
+    key, grade = index.column("key").reshape(-1, 2), index.column("number").copy()
+    save_pool(index, fates.of_row < HELD_OUT, skip_query=False)
+    # Its cosine is 1 whatever the model.
+    fates.set_aside(np.flatnonzero(fates.used & (key[:, 0] == key[:, 1])), SAME)
+    rows = np.flatnonzero(fates.used)
+    order, starts = repeated(index.column("row_key")[rows])
+    for begin, end in zip(starts[:-1].tolist(), starts[1:].tolist(), strict=True):
+        leader, *others = rows[order[begin:end]].tolist()
+        grade[leader] = grade[[leader, *others]].mean()
+        fates.give(others, MERGED)
+    index.save("grade", grade)
+    return make_plan(data, settings, GRADED, 1)
+
+
+def _graded(source: Source, start: int, stop: int, tally: Tally) -> Iterator[tuple[int, dict | BadRow]]:
+    fates, grade = source.index.column("fate", start, stop), source.index.mapped("grade")
+    for place, ((first, second), _, _) in enumerate(source.texts.rows(start, stop)):
+        if fates[place] != USED:
+            continue
+        row = start + place
+        own = source.keys(row)
+        try:
+            made = prepared_row(first, [second], source.draw(own[0], 1, own), "", GRADED)
+            yield row, made | {"pos_scores": [float(grade[row])], "neg_scores": [0.0]}
+        except BadRow as bad:
+            yield row, bad
+
+
+def _plan_contrastive(data: DataSet, settings: Settings) -> Plan:
     """The earliest positive pair of each first sentence leads; pairs of low score serve those that lead."""
     index, fates = data.index, data.fates
     key, score = index.column("key").reshape(-1, 2), index.column("number")
@@ -50,11 +104,12 @@ def plan(data: DataSet, settings: Settings) -> Plan:
     fates.set_aside(np.flatnonzero(used & (score > STS_NEGATIVE) & (score < STS_POSITIVE)), BETWEEN)
     serves = np.isin(key, queries).any(axis=1)
     fates.set_aside(np.flatnonzero(used & (score <= STS_NEGATIVE) & ~serves), ALONE)
+    if 2 * (fates.count(USED) + fates.count(MERGED)) < np.count_nonzero(used):
+        data.notes.append("most pairs teach nothing as positives and negatives: --sts_as graded trains on all of them")
     return make_plan(data, settings, "symmetric_sts", settings.train_group_size - 1)
 
 
-def convert(source: Source, start: int, stop: int, tally: Tally) -> Iterator[tuple[int, dict | BadRow]]:
-    """(row, prepared row or what is wrong) of the pairs that lead in start … stop."""
+def _contrastive(source: Source, start: int, stop: int, tally: Tally) -> Iterator[tuple[int, dict | BadRow]]:
     plan, index = source.plan, source.index
     fates, score = index.column("fate", start, stop), index.mapped("number")
     leads = (fates == USED) & (score[start:stop] >= STS_POSITIVE)
