@@ -104,8 +104,9 @@ tell_next() {
 All works. What can be typed now:
   ./run_docker_training.sh                              a menu
   ./run_docker_training.sh single                       train BAAI/bge-m3 on the example data, on one GPU
-  ./run_docker_training.sh single --train_data custom_data/YOURS --output_dir outputs/YOURS
   ${COMPOSE[*]} run --rm bge-m3-training bash          a shell in the container
+With your own rows, and settings chosen from them:
+  ./run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS
 EOF
 }
 

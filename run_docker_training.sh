@@ -3,6 +3,8 @@
 #
 # Usage: run_docker_training.sh [WHAT [ARGUMENTS …]]
 #
+#   best          train on your data with settings chosen from it (recipe=best), on all GPUs; custom_data/ where nothing
+#                 else is given:         run_docker_training.sh best --train_data custom_data/mine --output_dir outputs/mine
 #   single        train on one GPU:        run_flagembedding_training_single_gpu.sh ARGUMENTS …
 #   multi         train on several GPUs:   run_flagembedding_training.sh ARGUMENTS …
 #   smoke         try everything in a few minutes, with or without a GPU
@@ -41,10 +43,10 @@ main() {
   (($# == 0)) || shift
   case $what in
     -h | --help) print_help "$0" && exit ;;
-    '' | single | multi | smoke | evaluate) ;;
+    '' | best | single | multi | smoke | evaluate) ;;
     shell | tensorboard) (($# == 0)) || die "$what takes no arguments; for a command of your own: ./run_docker_training.sh -- COMMAND" ;;
     --) (($#)) || die 'the command is missing; say, ./run_docker_training.sh -- python -m m3kit doctor' ;;
-    *) die "there is no '$what'; what there is: single, multi, smoke, evaluate, shell, tensorboard, -- COMMAND, --help" ;;
+    *) die "there is no '$what'; what there is: best, single, multi, smoke, evaluate, shell, tensorboard, -- COMMAND, --help" ;;
   esac
   [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, which Docker takes for a separator; rename it"
   find_docker || die "$problem"
@@ -54,6 +56,7 @@ main() {
   [[ -z $gpu_cure ]] || warn "the GPU cannot be used in a container; $gpu_cure"
   [[ -n $what ]] || choose
   case $what in
+    best) settle_best "$@" && set -- "${best_arguments[@]}" && check_paths "$@" && check_device best "$@" ;;
     single | multi) check_paths "$@" && check_device "$what" "$@" ;;
     smoke | evaluate) check_paths "$@" ;;
   esac
@@ -65,6 +68,7 @@ main() {
   ensure_image
   ! $gpu || [[ $what == tensorboard ]] || try_gpu
   case $what in
+    best) set -- "$best_script" "$@" ;;
     single) set -- ./run_flagembedding_training_single_gpu.sh "$@" ;;
     multi) set -- ./run_flagembedding_training.sh "$@" ;;
     smoke) set -- ./run_flagembedding_training_single_gpu.sh --smoke "$@" ;;
@@ -81,14 +85,17 @@ main() {
 
 # usage: choose          asks, and sets what; an end of the input is a polite no
 choose() {
-  local -a names=(single multi smoke evaluate shell tensorboard quit)
+  local -a names=(best single multi smoke evaluate shell tensorboard quit)
   local answer number default=smoke reason='no GPU for the container'
-  if $gpu && ((gpu_count == 1)); then
+  if $gpu && has_own_data; then
+    default=best reason='your data in custom_data/'
+  elif $gpu && ((gpu_count == 1)); then
     default=single reason='one GPU'
   elif $gpu; then
     default=multi reason="$gpu_count GPUs"
   fi
   local -A about=(
+    [best]='train on your data in custom_data/, with settings chosen from it'
     [single]='train on one GPU'
     [multi]='train on several GPUs'
     [smoke]='try everything in a few minutes, with or without a GPU'
@@ -109,15 +116,40 @@ choose() {
       exit 0
     fi
     answer=${answer//[[:space:]]/}
-    [[ $answer != [1-7] ]] || answer=${names[answer - 1]}
+    [[ $answer != [1-8] ]] || answer=${names[answer - 1]}
     answer=${answer:-$default}
     [[ $answer != @(quit|q) ]] || exit 0
     if [[ -n ${about[$answer]:-} ]]; then
       what=$answer
       return
     fi
-    say "There is no '$answer'; a number from 1 to 7, please, or Enter for $default."
+    say "There is no '$answer'; a number from 1 to 8, please, or Enter for $default."
   done
+}
+
+# usage: has_own_data    true when there is a file in custom_data/, or in a folder of it, that is not hidden
+has_own_data() {
+  local path
+  for path in "$KIT_DIR"/custom_data/* "$KIT_DIR"/custom_data/*/*; do
+    [[ ! -f $path ]] || return 0
+  done
+  return 1
+}
+
+# usage: settle_best ARGUMENTS…    sets best_script and best_arguments
+settle_best() {
+  local word own=true
+  best_script=./run_flagembedding_training_single_gpu.sh best_arguments=(--recipe best "$@")
+  ! $gpu || ((gpu_count < 2)) || best_script=./run_flagembedding_training.sh
+  for word; do
+    [[ $word != @(--train[_-]data*|-h|--help|--smoke) ]] || own=false
+  done
+  [[ -z ${TRAIN_DATA:-} ]] || own=false
+  $own || return 0
+  has_own_data ||
+    die "custom_data/ is empty: put your rows there, say custom_data/retrieval/train.jsonl, or give --train_data; README says what a row looks like"
+  best_arguments+=(--train_data custom_data)
+  [[ " $* ${OUTPUT_DIR:+--output_dir}" == *' --output'[_-]'dir'* ]] || best_arguments+=(--output_dir outputs/best)
 }
 
 # usage: check_paths ARGUMENTS…    the container does not see the rest of this machine, and what it writes elsewhere is lost

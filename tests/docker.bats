@@ -228,21 +228,37 @@ setup() { make_docker_kit; }
   docker_gpus 3
   run --separate-stderr "$WRAPPER" <<<''
   [[ $stderr =~ 'multi '[^$'\n']*'<- Enter (3 GPUs)' ]]
+  mkdir -p "$KIT/custom_data/retrieval" && : >"$KIT/custom_data/retrieval/train.jsonl"
+  run --separate-stderr "$WRAPPER" <<<''
+  [[ $stderr =~ 'best '[^$'\n']*'<- Enter (your data in custom_data/)' ]]
   expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>" \
     "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training_single_gpu.sh>" \
-    "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training.sh>"
+    "$RUN <nvidia-smi> <-L>" "$RUN <./run_flagembedding_training.sh>" \
+    "$RUN <nvidia-smi> <-L>" \
+    "$RUN <./run_flagembedding_training.sh> <--recipe> <best> <--train_data> <custom_data> <--output_dir> <outputs/best>"
+}
+
+@test "best takes the data that is named, or custom_data, and says so when that is empty" {
+  docker_gpus 1
+  run --separate-stderr "$WRAPPER" best
+  ((status == 1))
+  expect_said 'custom_data/ is empty' '--train_data'
+  run --separate-stderr "$WRAPPER" best --train_data custom_data/mine --output_dir outputs/mine
+  ((status == 0))
+  expect_log "$BUILD" "$RUN <nvidia-smi> <-L>" \
+    "$RUN <./run_flagembedding_training_single_gpu.sh> <--recipe> <best> <--train_data> <custom_data/mine> <--output_dir> <outputs/mine>"
 }
 
 @test "a number or a name chooses; nonsense is asked again" {
-  run --separate-stderr "$WRAPPER" <<<$'8\n[1]\nnonsense\n 5 '
+  run --separate-stderr "$WRAPPER" <<<$'9\n[1]\nnonsense\n 6 '
   ((status == 0))
-  expect_said "There is no '8'" "There is no 'nonsense'"
+  expect_said "There is no '9'" "There is no 'nonsense'"
   run --separate-stderr "$WRAPPER" <<<'tensorboard'
   expect_log "$BUILD" "$RUN <bash>" 'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
 }
 
 @test "quit and the end of the input end it politely, without a change" {
-  for input in 7 q quit; do
+  for input in 8 q quit; do
     run --separate-stderr "$WRAPPER" <<<"$input"
     ((status == 0))
   done
@@ -259,7 +275,7 @@ setup() { make_docker_kit; }
   run --separate-stderr "$QUICK"
   ((status == 0))
   expect_said 'ok  Docker 27.1.0' 'ok  Compose 1.29.2' 'note  no GPU for the container' 'the image needs 30 GB'
-  [[ $output == *'./run_docker_training.sh single'* && $output == *'docker-compose run --rm bge-m3-training bash'* ]]
+  [[ $output == *'./run_docker_training.sh best'* && $output == *'docker-compose run --rm bge-m3-training bash'* ]]
   expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>"
   expect_env '# Read by docker-compose. The kit keeps these lines up to date; add your own below.' \
     COMPOSE_FILE=docker-compose.yml HOST_UID=1234 HOST_GID=1235

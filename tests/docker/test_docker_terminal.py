@@ -41,8 +41,8 @@ def test_the_menu_marks_the_default_and_gives_a_shell(any_compose):
     terminal.expect(r"smoke +try everything[^\r\n]*<- Enter \(no GPU for the container\)")
     terminal.expect("Number or name: ")
     terminal.sendline("nonsense")
-    terminal.expect("There is no 'nonsense'; a number from 1 to 7")
-    terminal.sendline("5")
+    terminal.expect("There is no 'nonsense'; a number from 1 to 8")
+    terminal.sendline("6")
     type_in_shell(terminal)
     assert any_compose.engine.containers() == []
 
