@@ -145,6 +145,8 @@ settle_variables() {
   [[ $per_device_train_batch_size != auto || $entrypoint != "$LIBRARY_ENTRYPOINT" ]] ||
     die "per_device_train_batch_size is auto, which is found for the kit's own trainer; with the untouched library (entrypoint) give a number"
   [[ $recipe == @(classic|best) ]] || die "recipe is classic or best, not '$recipe'"
+  [[ $recipe == classic || $per_device_train_batch_size != auto ]] ||
+    die "recipe is best, which chooses the batch itself; leave per_device_train_batch_size=auto out, or give a number"
   [[ $recipe == classic || $entrypoint != "$LIBRARY_ENTRYPOINT" ]] ||
     die "recipe is best, whose settings the untouched library (entrypoint) does not know; give --recipe classic"
   [[ $holdout =~ ^(0|0?\.[0-9]+)$ ]] || die "holdout is a share of the queries, from 0 to below 1 (0.05), not '$holdout'"

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 
 from referee.sets import DataSet, Test
 
-WEIGHTS = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
+WEIGHTS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1.0)
 HYBRID = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
 # ColBERT and hybrid rank these best of dense and of sparse.
 CANDIDATES = 100

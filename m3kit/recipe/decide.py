@@ -90,8 +90,8 @@ def decide(facts: Facts) -> list[Decision]:
         why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
         decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))
     else:
-        why = f"half of the base is mixed in: {facts.held_out} held-out queries are too few to choose by"
-        decisions.append(Decision("merge_shares", (0.5,), why))
+        why = f"some of the base is mixed in; {facts.held_out} held-out queries are too few to choose how much"
+        decisions.append(Decision("merge_shares", (0.6,), why))
     return decisions
 
 

@@ -47,5 +47,6 @@ case "$1 $2 ${3:-}" in
     echo 'Batch size 16 (auto): because' >&2
     echo '16 8192'
     ;;
+  '-m m3kit recipe') printf '%s\n' --learning_rate 5e-05 --merge_shares 0.5 0.7 ;;
   '-m m3kit evaluate') echo 'the table' ;;
 esac
