@@ -90,6 +90,19 @@ def is_graded(loaded: datasets.Dataset, path: str) -> bool:
     return types == [GRADED] and len(codes) > 0
 
 
+def with_grades(loaded: datasets.Dataset, path: str, same_dataset_within_batch: bool) -> datasets.Dataset:
+    """Graded pairs with their scores as numbers. Refuses pairs without a score, and batches of pairs and other rows."""
+    if not same_dataset_within_batch:
+        raise KitError(
+            f"{path}: graded pairs need batches of their own; leave same_dataset_within_batch on, or prepare the pairs "
+            "with --sts_as contrastive"
+        )
+    loaded = with_scores_as_numbers(loaded, path)
+    if check_scores(loaded, path).rows < len(loaded):
+        raise KitError(f'{path}: a row of type {GRADED} has no "pos_scores" and "neg_scores"; give it a score')
+    return loaded
+
+
 def types_of(dataset: datasets.Dataset) -> tuple[list[str | None], np.ndarray]:
     """The different types, None before all others, and for each row the number of its own."""
     if dataset.features.get("type", datasets.Value("null")) == datasets.Value("null"):

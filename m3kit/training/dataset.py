@@ -15,11 +15,18 @@ from FlagEmbedding.abc.finetune.embedder.AbsDataset import AbsEmbedderSameDatase
 from torch.utils.data import get_worker_info
 from xxhash import xxh3_64_hexdigest
 
-from m3kit.data.convert.sts import GRADED
 from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments
 from m3kit.training.batches import DRAWING, ORDER, Recent, RowSet, generator, interleave, share_out
-from m3kit.training.columns import SCORES, check_rows, check_scores, digest, is_graded, with_scores_as_numbers
+from m3kit.training.columns import (
+    SCORES,
+    check_rows,
+    check_scores,
+    digest,
+    is_graded,
+    with_grades,
+    with_scores_as_numbers,
+)
 from m3kit.training.labels import settle_negatives
 from m3kit.training.layout import Block, Candidate, Drawn, lay_out
 from m3kit.training.plan import File, fit_batch_size, group_files, make_set, name, part_sets
@@ -91,7 +98,7 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
         file = File(file_path, len(loaded))
         self.files.append(file)
         if is_graded(loaded, file_path):
-            return self._check_graded(loaded, file)
+            return with_grades(loaded, file_path, self.args.same_dataset_within_batch)
         if self.args.knowledge_distillation:
             loaded = with_scores_as_numbers(loaded, file_path)
             file.scored, probabilities = check_scores(loaded, file_path)
@@ -107,17 +114,6 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
             return super()._load_dataset(pattern)
         finally:
             self.args = args
-
-    def _check_graded(self, loaded: datasets.Dataset, file: File) -> datasets.Dataset:
-        if not self.args.same_dataset_within_batch:
-            raise KitError(
-                f"{file.path}: graded pairs need batches of their own; leave same_dataset_within_batch on, or prepare "
-                "the pairs with --sts_as contrastive"
-            )
-        loaded = with_scores_as_numbers(loaded, file.path)
-        if check_scores(loaded, file.path).rows < file.rows:
-            raise KitError(f'{file.path}: a row of type {GRADED} has no "pos_scores" and "neg_scores"; give it a score')
-        return loaded
 
     def _tell_teacher(self, file: File, probabilities: bool) -> None:
         if file.scored < file.rows:
