@@ -18,7 +18,7 @@ import numpy as np
 from m3kit.data.languages import SAMPLE, SURE, identifier
 from m3kit.progress import bar
 
-K1, B, METHOD = 0.9, 0.4, "lucene"
+SETTINGS = {"k1": 0.9, "b": 0.4, "method": "lucene"}
 
 # Below this share of one language, what is right for it would be wrong for too much of the rest.
 MAIN_SHARE = 0.8
@@ -44,27 +44,49 @@ NAMES = STEMMED | PAIRED
 NO_LANGUAGE = "zxx"
 
 
+# What ``Bm25`` takes for a language: the passages' own.
+DETECT = "detect"
+
+
+class Bm25:
+    """An index of passages. ``settings`` says in words how they were read.
+
+    ``language``: one of ``STEMMED``'s values, any other name or None for no stemmer and no stop words.
+    """
+
+    def __init__(self, passages: Sequence[str], language: str | None = DETECT) -> None:
+        self.language, says = main_language(passages) if language == DETECT else (language, language)
+        self._terms, self._count, self._index = Terms(self.language), len(passages), None
+        self.settings = {**SETTINGS, "language": says, **self._terms.settings}
+        numbers = [self._terms.learn(text) for text in _shown(passages, "BM25: reading passages", "passages")]
+        if not self._terms.vocabulary:
+            self.settings["reason"] = "no passage holds a word that counts, so nothing was ranked"
+            return
+
+        from bm25s import BM25
+
+        self._index = BM25(**SETTINGS)
+        self._index.index((numbers, self._terms.vocabulary), create_empty_token=False, show_progress=False)
+
+    def scores(self, query: str) -> np.ndarray:
+        """Of every passage, float32 (passages,); 0 where it shares no term with the query."""
+        known = self._terms.known(query)
+        return self._index.get_scores_from_ids(known) if known else np.zeros(self._count, np.float32)
+
+    def rank(self, queries: Sequence[str], depth: int = 200) -> list[list[int]]:
+        """For each query at most ``depth`` passage numbers, best first.
+
+        Only passages that share a term with the query are ranked; of equal scores the earlier passage ranks first.
+        """
+        return [_best(self.scores(query), depth) for query in _shown(queries, "BM25: ranking", "queries")]
+
+
 def rank_bm25(
     queries: Sequence[str], passages: Sequence[str], depth: int = 200
 ) -> tuple[list[list[int]], dict[str, object]]:
-    """For each query at most ``depth`` passage numbers, best first, and the settings in words.
-
-    Only passages that share a term with the query are ranked; of equal scores the earlier passage ranks first.
-    """
-    language, says = main_language(passages)
-    terms = Terms(language)
-    settings: dict[str, object] = {"k1": K1, "b": B, "method": METHOD, "language": says, **terms.settings}
-    numbers = [terms.learn(text) for text in _shown(passages, "BM25: reading passages", "passages")]
-    if not terms.vocabulary:
-        settings["reason"] = "no passage holds a word that counts, so nothing was ranked"
-        return [[] for _ in queries], settings
-
-    from bm25s import BM25
-
-    index = BM25(k1=K1, b=B, method=METHOD)
-    index.index((numbers, terms.vocabulary), create_empty_token=False, show_progress=False)
-    del numbers
-    return [_best(index, terms.known(query), depth) for query in _shown(queries, "BM25: ranking", "queries")], settings
+    """Rank passages that are asked once: ``Bm25.rank`` and the settings in words."""
+    index = Bm25(passages)
+    return index.rank(queries, depth), index.settings
 
 
 def _shown(items: Sequence[str], title: str, unit: str) -> Iterator[str]:
@@ -74,10 +96,7 @@ def _shown(items: Sequence[str], title: str, unit: str) -> Iterator[str]:
             shown.update()
 
 
-def _best(index, query: list[int], depth: int) -> list[int]:
-    if not query:
-        return []
-    scores = index.get_scores_from_ids(query)
+def _best(scores: np.ndarray, depth: int) -> list[int]:
     found = np.flatnonzero(scores > 0)
     if len(found) > depth:
         # All that are as good as the last one that fits: which of these are taken is for the sort below.
