@@ -13,7 +13,6 @@ from tiny import PASSAGES, WORDS, write_beir
 from m3kit.__main__ import main
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.bm25 import Bm25
 from m3kit.evaluation.metrics import measure
 from m3kit.evaluation.retrieval import Found
 from m3kit.evaluation.scores import Candidates, first_places
@@ -293,7 +292,12 @@ def test_a_folder_without_weights_gets_a_sentence(model_folder, evaluated, tmp_p
             HybridSearcher(run, list(PASSAGES.values()))
 
 
-def test_the_language_of_the_evaluation_is_the_searchers():
-    passages = ["running ships", "ships", "42"]
-    assert Bm25(passages, "english").rank(["run"]) == [[0]]
-    assert Bm25(passages, "mixed: english 50%").rank(["run"]) == [[]]
+@pytest.mark.parametrize("language, found", [("english", [0]), ("mixed: english 50%, german 50%", [])])
+def test_the_searcher_splits_words_as_the_evaluation_did(evaluated, tmp_path, language, found):
+    from m3kit.hybrid import HybridSearcher
+
+    run = with_weights(evaluated, tmp_path, WEIGHTS[4])
+    hybrid = json.loads((run / "hybrid.json").read_text("utf-8"))
+    (run / "hybrid.json").write_text(json.dumps(hybrid | {"bm25": hybrid["bm25"] | {"language": language}}))
+    searcher = HybridSearcher(run, ["rivers", "stone"], device="cpu")
+    assert [number for number, _ in searcher.search(["river"])[0]] == found
