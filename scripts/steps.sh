@@ -251,7 +251,7 @@ train() {
   set_torchrun "${prepared[@]}"
   say "$(quote "${torchrun[@]}")"
   step 'Training' "${torchrun[@]}" >&2
-  rm -f -- "$output_dir/metrics.json"  # of another training, by the untouched library
+  rm -f -- "$output_dir"/{metrics,hybrid}.json  # of another training, by the untouched library
   evaluate_and_report
 }
 

@@ -15,9 +15,10 @@ from tiny import QUERIES, write_beir
 from m3kit.__main__ import main
 from m3kit.errors import KitError
 from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.evaluate import parse_models
+from m3kit.evaluation.evaluate import parse_models, parse_weights
 from m3kit.evaluation.metrics import MEASURES
 from m3kit.evaluation.models import choose_device, choose_precision, find_model
+from m3kit.evaluation.scores import HYBRID_WEIGHTS
 from m3kit.evaluation.table import render_table, verdict
 
 
@@ -39,6 +40,13 @@ def test_a_path_without_a_model_gets_a_sentence(tmp_path):
     with pytest.raises(KitError, match="twice"):
         parse_models(["a=x", "a=y"])
     assert parse_models(["base=BAAI/bge-m3", "tuned=a=b c"]) == {"base": "BAAI/bge-m3", "tuned": "a=b c"}
+
+
+def test_weights_of_the_hybrid_score_are_three_numbers():
+    assert parse_weights("1,0.3,1") == HYBRID_WEIGHTS
+    for wrong in ("1,1", "a,b,c", "0,0,0", "-1,1,1", "nan,1,1", "1,inf,1", "", "tune"):
+        with pytest.raises(KitError, match="for example 1,0.3,1"):
+            parse_weights(wrong)
 
 
 def test_a_hub_model_is_downloaded_once_and_its_heads_are_looked_at(model_folder, monkeypatch):
@@ -161,11 +169,12 @@ def test_the_command_writes_a_table_a_sentence_and_metrics(model_folder, tmp_pat
                              "base has positions for 64 tokens: passage_max_len 512 was cut to 64."]  # fmt: skip
 
     lines = captured.out.rstrip("\n").split("\n")
+    assert lines.pop().startswith("Serve tuned by dense + 0.1 BM25: nDCG@10 ")
     assert lines[0] == "3 queries, 12 passages, 3 relevant pairs"
     assert max(map(len, lines[:20])) <= 100
     assert lines[-2].startswith("nDCG@10 of the hybrid score stayed at")
     assert "no difference that 3 queries can show" in lines[-2] and lines[-1].startswith("On general text: nDCG@10")
-    assert metrics["verdict"] == "\n".join(lines[-2:])
+    assert metrics["verdict"].splitlines()[:2] == lines[-2:]
     assert "no relevant passage: 1." in captured.err and "base: encoding 12 passages" in captured.err
 
 
@@ -185,7 +194,8 @@ def test_with_a_head_missing_only_dense_is_scored_and_that_is_said(model_folder,
     assert list(metrics["distributions"]) == ["dense"] and metrics["examples"]["score"] == "dense"
     sentence = "tuned is scored by dense vectors only"
     assert sentence in captured.out and sentence in captured.err
-    assert "of the dense score" in captured.out.splitlines()[-2]
+    assert "of the dense score" in captured.out.splitlines()[-3]
+    assert list(metrics["serving"]["models"]["tuned"]["alone"]) == ["dense", "bm25"]
     row = next(line for line in captured.out.splitlines() if line.startswith("hybrid"))
     assert row.split()[-2:] == ["-", "-"]  # no figure, no change and no word
 
@@ -211,7 +221,7 @@ def test_stdout_holds_the_table_alone_and_of_equal_passages_the_last_id_ranks_fi
     assert done.stdout.startswith("1 queries, 3 passages, 1 relevant pairs\n")
     base = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["models"]["base"]
     assert [base[score]["MRR@10"] for score in ("dense", "sparse", "colbert", "hybrid")] == [0.5] * 4
-    assert done.stdout.endswith("nDCG@10 of the hybrid score of base is 0.631.\n")
+    assert "\nnDCG@10 of the hybrid score of base is 0.631.\nServe base by dense + 0.1 BM25: " in done.stdout
 
 
 def test_json_prints_what_the_file_holds_and_nothing_else(model_folder, tmp_path, capsys):
@@ -220,6 +230,14 @@ def test_json_prints_what_the_file_holds_and_nothing_else(model_folder, tmp_path
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert printed["comparisons"] == {} and "examples" not in printed
+
+
+def test_the_hybrid_score_is_added_up_as_asked(model_folder, tmp_path, capsys):
+    words = ["evaluate", "--models", f"m={model_folder}", "--eval_data", str(write_beir(tmp_path / "eval"))]
+    words += ["--output_dir", str(tmp_path / "out"), "--general_data", "none", "--device", "cpu", "--json"]
+    assert main([*words, "--hybrid_weights", "0,0,2"]) == 0
+    model = json.loads(capsys.readouterr().out)["models"]["m"]
+    assert model["hybrid_weights"] == {"dense": 0, "sparse": 0, "colbert": 2} and model["hybrid"] == model["colbert"]
 
 
 def test_every_model_is_compared_with_the_first(model_folder, tmp_path, capsys):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from random import Random
 
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.errors import KitError
@@ -14,8 +13,6 @@ from m3kit.evaluation.rows import lines, read_objects, string
 HEADER = ["query-id", "corpus-id", "score"]
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/test.tsv"
-# Fewer test queries are not divided into some to tune on and others to test on.
-LEAST_TO_DIVIDE = 25
 
 
 @dataclass(frozen=True)
@@ -31,8 +28,6 @@ class EvalData:
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
     queries_left_out: int
-    # What may be tuned on: the queries of qrels/dev.tsv, with the same passages.
-    dev: EvalData | None = None
 
     @property
     def relevant_pairs(self) -> int:
@@ -48,53 +43,20 @@ def read_eval_data(folder: Path) -> EvalData:
     # With broken texts nearly every line of the qrels would name something unknown: say what came first.
     refuse(problems, "the test data, nothing was evaluated")
     qrels = _read_qrels(qrels_file, queries, passages, problems)
-    dev_file = qrels_file.with_name("dev.tsv")
-    dev_qrels = _read_qrels(dev_file, queries, passages, problems) if dev_file.is_file() else {}
     refuse(problems, "the test data, nothing was evaluated")
 
-    data = EvalData(folder, passages, *_answered(queries, qrels), 0)
-    if not data.queries:
+    answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
+    if not answered:
         raise KitError(
             f"{qrels_file}: no query has a relevant passage; give at least one line with a score of 1 or more"
         )
-    # What is tested on must not be tuned on.
-    dev_queries, dev_qrels = _answered(
-        {query: text for query, text in queries.items() if query not in data.queries}, dev_qrels
-    )
-    dev = replace(data, queries=dev_queries, qrels=dev_qrels)
-    left_out = len(queries.keys() - data.queries.keys() - dev.queries.keys())
-    return replace(data, queries_left_out=left_out, dev=dev if dev.queries else None)
-
-
-def _answered(queries: dict[str, str], qrels: dict[str, dict[str, int]]) -> tuple[dict, dict]:
-    """The queries that have a relevant passage, and their qrels."""
-    answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
-    return (
+    return EvalData(
+        folder,
+        passages,
         {query: text for query, text in queries.items() if query in answered},
-        {query: grades for query, grades in qrels.items() if query in answered and query in queries},
+        {query: grades for query, grades in qrels.items() if query in answered},
+        len(queries.keys() - answered),
     )
-
-
-def with_dev(data: EvalData, seed: int = 0) -> EvalData:
-    """The data with dev queries: its own, or else a fifth of the test queries, which are no test queries then.
-
-    Raises ``KitError`` for data too small to be divided.
-    """
-    if data.dev:
-        return data
-    if len(data.queries) < LEAST_TO_DIVIDE:
-        raise KitError(
-            f"{data.folder} has {len(data.queries)} queries and no qrels/dev.tsv: too few to tune weights on some of "
-            f"them and test on the others ({LEAST_TO_DIVIDE} are needed); give the weights, or add qrels/dev.tsv"
-        )
-    drawn = set(Random(seed).sample(sorted(data.queries), len(data.queries) // 5))
-
-    def part(dev: bool) -> EvalData:
-        kept = [query for query in data.queries if (query in drawn) == dev]
-        queries, qrels = ({query: of[query] for query in kept} for of in (data.queries, data.qrels))
-        return replace(data, queries=queries, qrels=qrels)
-
-    return replace(part(False), dev=part(True))
 
 
 def check_folder(folder: Path, layout: str) -> None:

@@ -13,15 +13,16 @@ from pathlib import Path
 import numpy as np
 
 from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.bm25 import rank_bm25
+from m3kit.evaluation.bm25 import Bm25
 from m3kit.evaluation.distributions import distributions
 from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.examples import examples
 from m3kit.evaluation.folder import EvalFolder
 from m3kit.evaluation.metrics import HEADLINE, MEASURES, SCORES, measure
 from m3kit.evaluation.models import ModelFolder, choose_device, choose_precision, find_model
-from m3kit.evaluation.retrieval import TIES, Found, retrieve
+from m3kit.evaluation.retrieval import TIES, Found, in_order, retrieve
 from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
+from m3kit.evaluation.serving import serving
 from m3kit.evaluation.significance import RESAMPLES, compare_means
 from m3kit.evaluation.table import headline_score, verdict
 from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
@@ -57,7 +58,7 @@ def evaluate(
     paths: Mapping[str, str],
     data: EvalFolder,
     general: EvalData | None = None,
-    weights: Mapping[str, float] | str = HYBRID_WEIGHTS,
+    weights: Mapping[str, float] = HYBRID_WEIGHTS,
     vector_cache: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
@@ -67,11 +68,11 @@ def evaluate(
 ) -> dict:
     """Score every model on the data; returns what metrics.json holds.
 
-    ``weights`` of the hybrid score, or "tune" for data with dev queries; ``encoding``: what of ``Encoding`` is not
-    to be as each model was trained; ``vector_cache``: a folder for the vectors of the first model. Raises ``KitError``.
+    ``weights`` of the hybrid score; ``encoding``: what of ``Encoding`` is not to be as each model was trained;
+    ``vector_cache``: a folder for the vectors of the first model. Raises ``KitError``.
     """
     if data.retrieval and data.retrieval.queries_left_out:
-        _say(f"Queries left out, as the qrels give them no relevant passage: {data.retrieval.queries_left_out}.")
+        _say(f"Queries left out, as qrels/test.tsv gives them no relevant passage: {data.retrieval.queries_left_out}.")
     device, device_reason = choose_device(device)
     precision, precision_reason = choose_precision(precision, device)
     _say(f"Device {device} ({device_reason}), precision {precision} ({precision_reason}).")
@@ -91,7 +92,8 @@ def evaluate(
         model.name: Encoder(model, settings[model.name], vector_cache if model is models[0] else None)
         for model in models
     }
-    measured = {name: _measure(encoder, data, general, weights) for name, encoder in encoders.items()}
+    bm25 = data.retrieval and Bm25([data.retrieval.passages[key] for key in in_order(data.retrieval)])
+    measured = {name: _measure(encoder, data, general, weights, bm25) for name, encoder in encoders.items()}
     metrics = {
         "verdict": "",
         "eval_data": str(data.folder),
@@ -116,8 +118,10 @@ def evaluate(
         for name, compared in _task_comparisons(measured).items():
             metrics["comparisons"].setdefault(name, {})["tasks"] = compared
         if data.retrieval:
-            metrics["bm25"] = _bm25(data.retrieval)
-            metrics["distributions"] = distributions({name: each.retrieved.found for name, each in measured.items()})
+            founds = {name: each.retrieved.found for name, each in measured.items()}
+            metrics["bm25"] = _bm25(founds[models[0].name], bm25)
+            metrics["serving"] = serving(founds)
+            metrics["distributions"] = distributions(founds)
     if general:
         retrieved = {name: each.general for name, each in measured.items()}
         metrics["general"] = {
@@ -131,21 +135,21 @@ def evaluate(
     return metrics | {"verdict": verdict(metrics)}
 
 
-def _measure(encoder: Encoder, data: EvalFolder, general: EvalData | None, weights) -> Measured:
+def _measure(
+    encoder: Encoder, data: EvalFolder, general: EvalData | None, weights: Mapping[str, float], bm25: Bm25 | None
+) -> Measured:
     with closing(encoder):
         for note in encoder.notes:
             _say(note)
         start = time.monotonic()
-        retrieved = data.retrieval and _retrieve(encoder, data.retrieval, weights)
+        retrieved = data.retrieval and _retrieve(encoder, data.retrieval, weights, bm25)
         tasks: dict[str, Outcomes] = {}
         for name, task in data.tasks.items():
             with encoder.progress(len(task.texts), f"texts of {name}") as watch:
                 dense = encoder.dense(task.texts, watch)
             with bar(None, f"{encoder.model.name}: {name}", ""):
                 tasks[name] = task.outcomes(dense)
-        # By the weights that the user's own queries chose: general text shows what these do to it.
-        chosen = retrieved.found.weights if retrieved else HYBRID_WEIGHTS
-        forgotten = general and _retrieve(encoder, general, chosen)
+        forgotten = general and _retrieve(encoder, general, weights)
         seconds = time.monotonic() - start
     notes = [*encoder.notes, *(note for outcomes in tasks.values() for note in outcomes.notes)]
     cached = encoder.cache.found if encoder.cache else 0
@@ -154,8 +158,8 @@ def _measure(encoder: Encoder, data: EvalFolder, general: EvalData | None, weigh
     return Measured(encoder.model, encoder.settings, retrieved, forgotten, tasks, notes, round(seconds, 1), cached)
 
 
-def _retrieve(encoder: Encoder, data: EvalData, weights: Mapping[str, float] | str) -> Retrieved:
-    found = retrieve(encoder, data, weights)
+def _retrieve(encoder: Encoder, data: EvalData, weights: Mapping[str, float], bm25: Bm25 | None = None) -> Retrieved:
+    found = retrieve(encoder, data, weights, bm25)
     return Retrieved(found, found.outcomes())
 
 
@@ -177,13 +181,12 @@ def _name(folder: Path) -> str:
 
 
 def _retrieval_counts(data: EvalData) -> dict:
-    counts = {
+    return {
         "queries": len(data.queries),
         "queries_left_out": data.queries_left_out,
         "passages": len(data.passages),
         "relevant_pairs": data.relevant_pairs,
     }
-    return counts | ({"dev_queries": len(data.dev.queries)} if data.dev else {})
 
 
 def _entry(measured: Measured, every: Mapping[str, Measured]) -> dict:
@@ -243,16 +246,9 @@ def _task_comparisons(measured: Mapping[str, Measured]) -> dict:
     }
 
 
-def _bm25(data: EvalData) -> dict:
-    passage_ids = sorted(data.passages, reverse=True)  # ties as in TIES
-    ranked, settings = rank_bm25(
-        list(data.queries.values()), [data.passages[key] for key in passage_ids], depth=CANDIDATES
-    )
-    rankings = {
-        query: [passage_ids[number] for number in numbers] for query, numbers in zip(data.queries, ranked, strict=True)
-    }
-    means = {metric: float(values.mean()) for metric, values in measure(rankings, data.qrels).items()}
-    return means | {"settings": settings}
+def _bm25(found: Found, bm25: Bm25) -> dict:
+    means = measure(found.rankings("bm25"), found.data.qrels)
+    return {metric: float(values.mean()) for metric, values in means.items()} | {"settings": bm25.settings}
 
 
 def _examples(encoders: Mapping[str, Encoder], measured: Mapping[str, Measured], models: Mapping[str, dict]) -> dict:

@@ -7,13 +7,15 @@ Without arguments: the newest finished run below outputs/ beside the model it st
 encoded as it was trained, into its folder. --output_dir outputs/run alone evaluates that run again.
 
 Retrieval is measured by dense, sparse, ColBERT and hybrid scores, the other three tasks by dense vectors; what was
-forgotten, on general text that comes with the kit. The table goes to stdout, everything to metrics.json.
+forgotten, on general text that comes with the kit. The table goes to stdout, everything to metrics.json; which score
+to serve, with the weight of BM25 beside the model's, is found by cross-validation and kept in hybrid.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import re
 import sys
@@ -21,10 +23,10 @@ from dataclasses import fields
 from pathlib import Path
 
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import EvalData, read_eval_data, with_dev
+from m3kit.evaluation.beir import EvalData, read_eval_data
 from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
-from m3kit.evaluation.hybrid import TUNE, parse_weights
 from m3kit.evaluation.newest import with_newest_run
+from m3kit.evaluation.serving import HYBRID, hybrid_settings
 from m3kit.evaluation.table import render_table
 from m3kit.evaluation.trained_with import Encoding
 
@@ -56,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--hybrid_weights",
         default="1,0.3,1",
         metavar="DENSE,SPARSE,COLBERT",
-        help="three numbers, or tune: the best on qrels/dev.tsv, else on a fifth of the queries (default: %(default)s)",
+        help="three numbers: how the hybrid score of the table adds up the three (default: %(default)s)",
     )
     # encoding
     trained = "(default: as each model was trained)"
@@ -98,8 +100,6 @@ def run(args: argparse.Namespace) -> None:
     paths = parse_models(args.models)
     weights = parse_weights(args.hybrid_weights)
     data = read_eval_folder(args.eval_data)
-    if weights == TUNE:
-        data = _with_dev(data)
     general = _general(args.general_data, data)
     make_folder(args.output_dir)
     # Late, so that errors in arguments and data do not wait for torch.
@@ -117,7 +117,10 @@ def run(args: argparse.Namespace) -> None:
         batch_size=args.batch_size,
         encoding={field.name: getattr(args, field.name) for field in fields(Encoding)},
     )
-    written = write_metrics(metrics, args.output_dir)
+    # First, for metrics.json says that the evaluation is done.
+    if "serving" in metrics:
+        write_json(hybrid_settings(metrics, args.output_dir), args.output_dir / HYBRID)
+    written = write_json(metrics, args.output_dir / "metrics.json")
     if args.json:
         print(json.dumps(metrics, ensure_ascii=False, allow_nan=False))
     else:
@@ -142,10 +145,19 @@ def parse_models(given: list[str]) -> dict[str, str]:
     return models
 
 
-def _with_dev(data: EvalFolder) -> EvalFolder:
-    if not data.retrieval:
-        raise KitError(f"--hybrid_weights tune needs retrieval data, and {data.folder} has none; leave the option out")
-    return EvalFolder(data.folder, with_dev(data.retrieval), data.tasks)
+def parse_weights(given: str) -> dict[str, float]:
+    """ "DENSE,SPARSE,COLBERT", such as 1,0.3,1. Raises ``KitError``."""
+    try:
+        weights = [float(part) for part in given.split(",")]
+    except ValueError:
+        weights = []
+    names = ("dense", "sparse", "colbert")
+    if len(weights) != len(names) or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
+        raise KitError(
+            f"--hybrid_weights {given!r} is not three numbers of 0 or more, not all 0; "
+            "write dense,sparse,colbert, for example 1,0.3,1"
+        )
+    return dict(zip(names, weights, strict=True))
 
 
 def _general(given: str, data: EvalFolder) -> EvalData | None:
@@ -166,10 +178,9 @@ def make_folder(folder: Path) -> None:
         raise KitError(f"--output_dir {folder} may not be written to; choose another folder or change its rights")
 
 
-def write_metrics(metrics: dict, output_dir: Path) -> Path:
-    """Write metrics.json under a temporary name and rename it, so that no reader meets half a file."""
-    target = output_dir / "metrics.json"
-    temporary = output_dir / "metrics.json.tmp"
-    temporary.write_text(json.dumps(metrics, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+def write_json(content: dict, target: Path) -> Path:
+    """Write under a temporary name and rename it, so that no reader meets half a file."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(temporary, target)
     return target

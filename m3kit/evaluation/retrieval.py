@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from m3kit.evaluation.beir import EvalData
+from m3kit.evaluation.bm25 import Bm25
 from m3kit.evaluation.encode import Encoder
-from m3kit.evaluation.hybrid import TUNE, tune
 from m3kit.evaluation.metrics import MEASURES, SCORES, measure
-from m3kit.evaluation.scores import HYBRID_WEIGHTS, Candidates, Ranker
+from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS, Candidates, Ranker
 
 TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
 
@@ -45,32 +45,41 @@ class Found:
         return {score: measure(self.rankings(score), self.data.qrels, metrics) for score in self.scores}
 
 
-def retrieve(encoder: Encoder, data: EvalData, weights: Mapping[str, float] | str = HYBRID_WEIGHTS) -> Found:
-    """Rank all passages for all queries. ``weights`` of the hybrid score, or "tune": by the data's dev queries."""
-    # Ranker ranks the earlier of two equal passages first: this order is the rule in TIES.
-    passage_ids = sorted(data.passages, reverse=True)
+def in_order(data: EvalData) -> list[str]:
+    """The ids of the passages as they are numbered: of equal scores the earlier ranks first, which makes TIES."""
+    return sorted(data.passages, reverse=True)
+
+
+def retrieve(
+    encoder: Encoder, data: EvalData, weights: Mapping[str, float] = HYBRID_WEIGHTS, bm25: Bm25 | None = None
+) -> Found:
+    """Rank all passages for all queries.
+
+    ``weights`` of the hybrid score. With ``bm25``, an index of the passages in their order, all scores of its first
+    CANDIDATES are known too, and its own are among the candidates' scores.
+    """
+    passage_ids = in_order(data)
     numbers = {passage: number for number, passage in enumerate(passage_ids)}
-    dev = data.dev if weights == TUNE and encoder.has_heads else None
-    asked = {**data.queries, **(dev.queries if dev else {})}
-    judged = {**data.qrels, **(dev.qrels if dev else {})}
-    texts = list(asked.values())
+    texts = list(data.queries.values())
     with encoder.progress(len(texts), "queries") as watch:
         queries = encoder.queries(texts, watch)
-    relevant = [[numbers[passage] for passage in relevant_passages(judged[query])] for query in asked]
-    ranker = Ranker(queries, encoder.settings.device, relevant)
+    judged = [[numbers[passage] for passage in relevant_passages(data.qrels[query])] for query in data.queries]
+    first = bm25.rank(texts, CANDIDATES) if bm25 else [[] for _ in texts]
+    ranker = Ranker(queries, encoder.settings.device, [[*a, *b] for a, b in zip(judged, first, strict=True)])
     with encoder.progress(len(passage_ids), "passages") as watch:
-        for chunk in _chunks([data.passages[key] for key in passage_ids], encoder.settings.passage_max_len):
+        for chunk in chunks([data.passages[key] for key in passage_ids], encoder.settings.passage_max_len):
             ranker.add(encoder.passages(chunk, watch))
-    candidates = dict(zip(asked, ranker.candidates(), strict=True))
-    chosen = dict(HYBRID_WEIGHTS if weights == TUNE else weights)
-    if dev:
-        chosen = tune({query: candidates[query] for query in dev.queries}, passage_ids, dev.qrels, HYBRID_WEIGHTS)
+    candidates = ranker.candidates()
+    if bm25:
+        candidates = [
+            found.with_bm25(best, bm25.scores(text)) for found, best, text in zip(candidates, first, texts, strict=True)
+        ]
     return Found(
         data=data,
         passage_ids=passage_ids,
-        candidates={query: candidates[query] for query in data.queries},
+        candidates=dict(zip(data.queries, candidates, strict=True)),
         scores=SCORES if encoder.has_heads else ("dense",),
-        weights=chosen,
+        weights=dict(weights),
     )
 
 
@@ -79,7 +88,8 @@ def relevant_passages(grades: Mapping[str, int]) -> list[str]:
     return [passage for passage, grade in grades.items() if grade >= 1]
 
 
-def _chunks(texts: list[str], max_len: int) -> Iterator[list[str]]:
+def chunks(texts: Sequence[str], max_len: int) -> Iterator[list[str]]:
+    """Texts to encode at once; ``max_len`` in tokens."""
     chunk: list[str] = []
     tokens = 0
     for text in texts:

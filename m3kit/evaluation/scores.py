@@ -22,6 +22,9 @@ HYBRID_WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
 # ColBERT and hybrid rank the union of the first 200 of dense and the first 200 of sparse, as the M3 paper re-ranks.
 CANDIDATES = 200
 
+# No passage shares a term with the query: all its BM25 scores are 0, and stay it.
+TINY = np.float32(1e-12)
+
 # Queries scored at once against a chunk: a bound on the two matrices (queries, chunk).
 QUERY_BLOCK = 4096
 
@@ -95,7 +98,7 @@ class Candidates:
 
     ``scores`` has an array beside ``numbers`` for dense, sparse and colbert (dense alone without heads); ``first`` the
     places in these arrays of the CANDIDATES best of dense and of sparse, best first. Judged passages are in the arrays
-    wherever they rank.
+    wherever they rank. Both have BM25 where ``with_bm25`` added it.
     """
 
     numbers: np.ndarray
@@ -111,6 +114,20 @@ class Candidates:
             return self.first[score]
         pool = np.union1d(self.first["dense"], self.first["sparse"])
         return pool[np.argsort(-self.values(score, weights)[pool], kind="stable")]
+
+    def with_bm25(self, first: Sequence[int], scores: np.ndarray) -> Candidates:
+        """With BM25 beside the model's scores.
+
+        ``first``: the numbers of BM25's CANDIDATES best, best first, all of them judged; ``scores``: BM25's of every
+        passage, float32 (passages,). They are divided by the query's best, for BM25 has no scale of its own: 0 to 1.
+        """
+        # Scaled before they are picked, so that who has all passages at hand gets the same bits.
+        scaled = scores / max(scores.max(initial=0.0), TINY)
+        return Candidates(
+            self.numbers,
+            self.scores | {"bm25": scaled[self.numbers]},
+            self.first | {"bm25": np.searchsorted(self.numbers, np.array(first, dtype=np.int64))},
+        )
 
     def values(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
         return hybrid_scores(self.scores, weights) if score == "hybrid" else self.scores[score]
@@ -181,17 +198,17 @@ class Ranker:
         """The best of these by dense and by sparse, and the judged; all others are dropped."""
         keep = np.isin(numbers, self.judged[query])
         for name in self.names[:2]:
-            keep[_first(name, scores[name])] = True
+            keep[first_places(name, scores[name])] = True
         scores = {name: values[keep] for name, values in scores.items()}
-        return Candidates(numbers[keep], scores, {name: _first(name, scores[name]) for name in self.names[:2]})
+        return Candidates(numbers[keep], scores, {name: first_places(name, scores[name]) for name in self.names[:2]})
 
     def candidates(self) -> list[Candidates]:
         """What each query found, when all passages have come."""
         return self.kept
 
 
-def _first(name: str, values: np.ndarray) -> np.ndarray:
-    """The places of the CANDIDATES best, best first."""
+def first_places(name: str, values: np.ndarray) -> np.ndarray:
+    """The places of the CANDIDATES best by this score, best first, of sparse without those that share no token."""
     order = np.argsort(-values, kind="stable")
     if name == "sparse":
         order = order[values[order] > 0]

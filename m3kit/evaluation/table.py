@@ -38,6 +38,7 @@ def render_table(metrics: dict) -> str:
     if "queries" in metrics:
         counts.append(_counted(metrics))
         lines += ["", *_table("score", _retrieval_rows(metrics, MEASURES), columns, width), _bm25_line(metrics["bm25"])]
+        lines += [_served_line(metrics["serving"])] if "serving" in metrics else []
     if "tasks" in metrics:
         for task, numbers in metrics["tasks"].items():
             counts.append(f"{task}: " + ", ".join(f"{count} {what}" for what, count in numbers.items()))
@@ -57,6 +58,11 @@ def _counted(part: Mapping) -> str:
 def _bm25_line(bm25: Mapping) -> str:
     figures = ", ".join(f"{metric} {bm25[metric]:.3f}" for metric in MEASURES)
     return f"For reference, BM25 ({bm25['settings']['language']}): {figures}"
+
+
+def _served_line(serving: Mapping) -> str:
+    told = ", ".join(f"{name} {each[HEADLINE]:.3f} ({each['says']})" for name, each in serving["models"].items())
+    return f"Served by the weights of each: {HEADLINE} {told}"
 
 
 Row = tuple[str, str, list[str], str]
@@ -109,7 +115,7 @@ def _table(title: str, rows: Iterable[Row], columns: list[str], label_width: int
 def verdict(metrics: Mapping) -> str:
     """A sentence about nDCG@10 of hybrid (of dense where a model has no heads), and one about general text.
 
-    Without retrieval: one about each task, each on its line.
+    Without retrieval: one about each task, each on its line. The last line says which score to serve.
     """
     names = list(metrics["models"])
     lines: list[str] = []
@@ -134,6 +140,8 @@ def verdict(metrics: Mapping) -> str:
     if "general" in metrics and len(names) > 1:
         general = metrics["general"]
         lines.append("On general text: " + _retrieval_sentence(general, f"{general['queries']} queries"))
+    if "serving" in metrics:
+        lines.append(_serving_sentence(metrics["serving"]))
     return "\n".join(lines)
 
 
@@ -145,6 +153,30 @@ def _retrieval_sentence(part: Mapping, items: str) -> str:
     return _sentence(
         f"{HEADLINE} of the {score} score", names, first[score][HEADLINE], last[score][HEADLINE], compared, items
     )
+
+
+def _serving_sentence(serving: Mapping) -> str:
+    """Which score of the last model to serve, what it is worth, and beside what of the first."""
+    first, name = list(serving["models"])[0], list(serving["models"])[-1]
+    base, model = serving["models"][first], serving["models"][name]
+    low, high = model["interval"]
+    how = f"{serving['folds']}-fold cross-validation" if serving["folds"] else f"the default: {serving['reason']}"
+    told = (
+        f"Serve {name} by {model['says']}: {HEADLINE} {model[HEADLINE]:.3f} (95 % interval {low:.3f} to {high:.3f}; "
+        f"{how}); dense alone {model['alone']['dense']:.3f}, BM25 alone {model['alone']['bm25']:.3f}."
+    )
+    beside = {"base_dense": f"the dense score of {first} ({base['alone']['dense']:.3f})"}
+    if first != name:
+        beside["base_served"] = f"{first} by {base['says']} ({base[HEADLINE]:.3f})"
+    return (
+        f"{told} That is " + ", and ".join(_against(model["against"][key], what) for key, what in beside.items()) + "."
+    )
+
+
+def _against(compared: Mapping, what: str) -> str:
+    low, high = compared["interval"]
+    word = {"no difference": "no clear difference from"}.get(compared["verdict"], compared["verdict"] + " than")
+    return f"{word} {what}: {compared['change']:+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def _sentence(what: str, names: list[str], before: float, after: float, compared: Mapping | None, items: str) -> str:

@@ -36,6 +36,7 @@ LEFT_BY_A_RUN = (
     "colbert_linear.pt",
     "sparse_linear.pt",
     "metrics.json",
+    "hybrid.json",
     "report.html",
     "plots",
     "runs",
