@@ -96,8 +96,8 @@ def decide(facts: Facts) -> list[Decision]:
 
 
 def _batch(rows: int) -> int:
-    """Queries of a step: a power of two that leaves at least twelve steps an epoch, from 8 to 128."""
+    """Queries of a step: a power of two from 8 to 128 that leaves at least ten steps an epoch."""
     batch = 8
-    while batch < 128 and rows >= 24 * batch:
+    while batch < 128 and rows >= 20 * batch:
         batch *= 2
     return batch
