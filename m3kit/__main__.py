@@ -17,6 +17,7 @@ VERBS = {
     "starter": "m3kit.starter",
     "check": "m3kit.data.check",
     "prepare": "m3kit.data.prepare",
+    "mine": "m3kit.mining.mine",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
 }
