@@ -107,11 +107,13 @@ def one_word_apart(one: list[str], other: list[str]) -> bool:
 # NV-Retriever (arXiv 2407.15831) mines best with 0.95; of fewer rows no other share can be told.
 USUAL_SHARE, LEAST_ROWS = 0.95, 50
 LOWEST, HIGHEST = 0.80, 0.98
+# Rows that are looked at, spread over all, and known negatives of each: the hardest one alone may be a right answer.
+ROWS, HARDEST = 2000, 5
 
 
 def calibrate(hardest: np.ndarray) -> tuple[float, str]:
-    """(share, reason) from the relative scores of known negatives: of each row the hardest one's dense score divided
-    by the positive's, shape (rows,).
+    """(share, reason) from the relative scores of known negatives: of each row the mean dense score of the hardest ones
+    divided by the positive's, shape (rows,).
 
     How high wrong passages score depends on the model and on how alike the passages are. Halfway between the median of
     the hardest known ones and the positive itself (1) a passage is more like a positive than like those. The median is
@@ -123,20 +125,20 @@ def calibrate(hardest: np.ndarray) -> tuple[float, str]:
     found = (1 + middle) / 2
     share = round(min(max(found, LOWEST), HIGHEST), 4)
     reason = (
-        f"the hardest passage known to be wrong scores {middle:.3f} of the positive (median of {len(hardest)} rows), "
+        f"the hardest passages known to be wrong score {middle:.3f} of the positive (median of {len(hardest)} rows), "
         f"and {found:.3f} is halfway to the positive"
     )
     return share, reason if share == round(found, 4) else f"{reason}; bounded to {LOWEST:.2f} … {HIGHEST:.2f}"
 
 
 def hardest_known(texts: Texts, positives: Positives, best: np.ndarray, best_scores: np.ndarray, scores: np.ndarray):
-    """The relative scores for ``calibrate``, of at most 2,000 rows spread over all, float32 (rows,).
+    """The relative scores for ``calibrate``, float32 (rows,).
 
     Known to be wrong are the row's given negatives and the positives of rows with other queries, of which ``best`` are
     the best for each query (passage numbers, -1 for none) with their dense scores; ``scores`` those of the rows' own.
     """
     relative = []
-    for number in np.unique(np.linspace(0, texts.rows - 1, 2000).astype(int)).tolist():
+    for number in np.unique(np.linspace(0, texts.rows - 1, ROWS).astype(int)).tolist():
         query, own, given = texts.row(number)
         start = int(texts.first[number])
         positive = float(scores[start : start + len(own)].mean())
@@ -148,8 +150,10 @@ def hardest_known(texts: Texts, positives: Positives, best: np.ndarray, best_sco
             np.concatenate([best_scores[query], scores[start + len(own) : start + len(own) + len(given)]]).tolist(),
             strict=True,
         )
+        wrong: dict[int, float] = {}
         for passage, score in sorted(known, key=lambda pair: (-pair[1], pair[0])):
-            if passage >= 0 and judge(texts.passages[passage]) is None:
-                relative.append(score / positive)
-                break
+            if passage >= 0 and len(wrong) < HARDEST and judge(texts.passages[passage]) is None:
+                wrong[passage] = score
+        if wrong:
+            relative.append(sum(wrong.values()) / len(wrong) / positive)
     return np.array(relative, np.float32)

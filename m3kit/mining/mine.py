@@ -17,6 +17,7 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,7 @@ def _check_output(output_dir: Path, files: list[Path]) -> None:
 
 def _stamp(files: list[Path], settings: MiningSettings, model: Path, encoding, processes: int) -> dict[str, Any]:
     """What the search depends on; a state with another stamp is thrown away."""
-    from m3kit.evaluation.vector_cache import LIBRARIES, model_digest, version
+    from m3kit.evaluation.vector_cache import LIBRARIES, model_digest
 
     code = xxhash.xxh3_64()
     for path in sorted(Path(__file__).parent.glob("*.py")):
