@@ -153,12 +153,12 @@ def test_given_negatives_follow_and_stay_where_nothing_else_is_left(word_model, 
 
 def test_a_corpus_is_searched_too(word_model, tmp_path):
     rows = made_up_rows(60)
-    texts = [" ".join(row["query"].split()[:3] + WORDS[:9]) for row in rows]
+    texts = [" ".join(row["query"].split()[2:] + WORDS[:8]) for row in rows]
     lines = [{"_id": str(n), "title": text[:11], "text": text[12:]} for n, text in enumerate(texts)]
     corpus = write_jsonl(tmp_path / "corpus.jsonl", lines)
-    found, manifest = mined(rows, word_model, tmp_path, corpus=corpus)
+    found, manifest = mined(rows, word_model, tmp_path, corpus=corpus, max_share=1.0)
     assert manifest["counts"]["passages_of_the_corpus_alone"] == 60
-    assert sum(f"{text[:11]} {text[12:]}" in row["neg"] for text, row in zip(texts, found, strict=True)) > 50
+    assert sum(f"{text[:11]} {text[12:]}" in row["neg"] for text, row in zip(texts, found, strict=True)) > 40
 
 
 def test_rows_of_other_tasks_are_copied_and_all_are_counted(word_model, tmp_path):
@@ -192,15 +192,15 @@ def test_a_reranker_throws_away_what_it_takes_for_right(word_model, tmp_path, mo
     from m3kit.mining.reranking import Reranker
 
     class Fake:
-        """Takes a passage for right that begins with the first word of the list."""
+        """Takes a passage for right that begins with that word."""
 
         def predict(self, pairs, show_progress_bar):
-            return np.array([0.9 if text.startswith("right") or "bal" in text.split() else 0.1 for _, text in pairs])
+            return np.array([0.9 if text.startswith("right") else 0.1 for _, text in pairs])
 
     monkeypatch.setattr(Reranker, "_model", Fake())
     rows = [row | {"pos": [f"right {row['pos'][0]}"]} for row in made_up_rows(60)]
     found, manifest = mined(rows, word_model, tmp_path, reranker="any", max_share=0.95)
-    assert not any("right" in text or "bal" in text.split() for row in found for text in row["neg"])
+    assert not any("right" in text for row in found for text in row["neg"])
     assert any("reranker" in reason for reason in manifest["thrown_away"])
 
 

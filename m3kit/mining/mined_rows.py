@@ -75,13 +75,15 @@ class Chooser:
         choice = Choice(texts.queries[query], texts.passages[int(own[0])], positive, [])
         judge = self._positives.judge(query)
         wanted = self._wanted * (SURVIVORS if self._reranker else 1)
+        # Where a reranker throws all others away, the given ones must be there.
+        of_given = wanted + (len(given) if self._reranker else 0)
         seen = set(own.tolist())
         given_scores = zip(given.tolist(), scores[len(own) :].tolist(), strict=True)
-        for source, pairs in ((True, self._in_turn(query)), (False, given_scores)):
+        for source, pairs, most in ((True, self._in_turn(query), wanted), (False, given_scores, of_given)):
             thrown = self.tally.thrown_away if source else self.tally.given_thrown_away
             for passage, score in pairs:
-                if len(choice.negatives) == wanted:
-                    return choice
+                if len(choice.negatives) == most:
+                    break
                 if passage in seen:
                     continue
                 seen.add(passage)
