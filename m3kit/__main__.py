@@ -20,6 +20,7 @@ VERBS = {
     "recipe": "m3kit.recipe.command",
     "score": "m3kit.score",
     "merge": "m3kit.merge",
+    "mine": "m3kit.mining.mine",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
 }

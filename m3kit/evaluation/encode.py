@@ -35,11 +35,14 @@ class EncodeSettings(Encoding):
 class Encoder:
     """One model, loaded when the first text is encoded that the cache does not have; ``close`` frees it.
 
-    ``notes`` says in whole sentences where the model could not be taken as asked.
+    ``notes`` says in whole sentences where the model could not be taken as asked. Without ``colbert`` no ColBERT
+    vectors are computed, and there is no cache.
     """
 
-    def __init__(self, model: ModelFolder, settings: EncodeSettings, cache_folder: Path | None = None) -> None:
-        self.model, self.settings = model, settings
+    def __init__(
+        self, model: ModelFolder, settings: EncodeSettings, cache_folder: Path | None = None, colbert: bool = True
+    ) -> None:
+        self.model, self.settings, self._colbert = model, settings, colbert
         self.has_heads = model.colbert_size is not None
         with self._refused():
             self.notes, self._query_max_len, self._passage_max_len = _lengths(model, settings)
@@ -71,7 +74,7 @@ class Encoder:
                 query_max_length=self._query_max_len,
                 passage_max_length=self._passage_max_len,
                 return_sparse=self.has_heads,
-                return_colbert_vecs=self.has_heads,
+                return_colbert_vecs=self.has_heads and self._colbert,
             )
         flag_model.model = probed_once(flag_model.model)
         return flag_model

@@ -1,0 +1,1 @@
+"""Hard negatives: find them in the passages of the data, and keep false ones out."""

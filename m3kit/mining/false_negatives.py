@@ -1,0 +1,159 @@
+"""Which candidates are likely to be right answers, and so must not be taught as wrong ones."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from m3kit.data.near import NearTo, bands, candidates, near_pairs
+from m3kit.data.text import same_text
+from m3kit.evaluation.bm25 import split
+from m3kit.mining.prepared import Texts
+
+KNOWN = "a positive of the same query in any row"
+KNOWN_OF_NEAR = "a positive of a nearly equal query"
+QUERY = "the query itself"
+NEAR_POSITIVE = "nearly a positive: other case or punctuation, or a few words"
+ABOVE_SHARE = "scores above the share of the positive's dense score"
+BY_RERANKER = "the reranker scores it above the share of the positive's score"
+REASONS = (KNOWN, KNOWN_OF_NEAR, QUERY, NEAR_POSITIVE, ABOVE_SHARE, BY_RERANKER)
+
+# In texts of fewer words one word makes another statement.
+LEAST_WORDS = 4
+
+
+def limit(share: float, positive: float) -> float:
+    """The score that a negative may have at most; below 0 a share would be above the positive itself."""
+    return share * positive if positive > 0 else positive
+
+
+class Positives:
+    """The positives of each query, over all rows of the query and of nearly equal ones."""
+
+    def __init__(self, texts: Texts):
+        self._texts = texts
+        same = [same_text(query) for query in texts.queries]
+        groups: dict[str, int] = {}
+        self._group = [groups.setdefault(text, len(groups)) for text in same]
+        self._of_group: dict[int, set[int]] = defaultdict(set)
+        for number in range(texts.rows):
+            query, positives, _ = texts.row(number)
+            self._of_group[self._group[query]].update(positives.tolist())
+        self._near: dict[int, set[int]] = defaultdict(set)
+        distinct = list(groups)
+        values = bands(distinct)
+        one, other = candidates(lambda number: values[:, number])
+        for place, _ in near_pairs(distinct, one, other):
+            self._near[int(one[place])].add(int(other[place]))
+            self._near[int(other[place])].add(int(one[place]))
+
+    def judge(self, query: int) -> Judge:
+        group = self._group[query]
+        near = set().union(*(self._of_group[other] for other in self._near.get(group, ())))
+        texts = self._texts
+        return Judge(
+            same_text(texts.queries[query]),
+            {same_text(texts.passages[number]) for number in sorted(self._of_group[group])},
+            {same_text(texts.passages[number]) for number in sorted(near)},
+        )
+
+
+class Judge:
+    """Says of a passage whether it is a known positive of one query, or nearly one. All texts are ``same_text``."""
+
+    def __init__(self, query: str, positives: set[str], of_near_queries: set[str]):
+        self._query, self._positives, self._of_near_queries = query, positives, of_near_queries
+        self._known = sorted(positives | of_near_queries)
+        self._near_to, self._words = NearTo(self._known), [split(text) for text in self._known]
+
+    def __call__(self, text: str) -> str | None:
+        """The reason for which the passage is no negative, or None."""
+        same = same_text(text)
+        if same in self._positives:
+            return KNOWN
+        if same in self._of_near_queries:
+            return KNOWN_OF_NEAR
+        if same == self._query:
+            return QUERY
+        words = split(same)
+        for number, other in enumerate(self._words):
+            if one_word_apart(words, other) or self._near_to(same, number):
+                return NEAR_POSITIVE
+        return None
+
+
+def one_word_apart(one: list[str], other: list[str]) -> bool:
+    """Whether two texts have the same words, or all but one that is changed, put in or left out.
+
+    Trigrams do not tell that of short texts: "a red fox ran home" and "a red dog ran home" share half of theirs.
+    """
+    if one == other:
+        return bool(one)
+    shorter, longer = sorted((one, other), key=len)
+    if len(longer) - len(shorter) > 1 or len(longer) < LEAST_WORDS:
+        return False
+    start = 0
+    while start < len(shorter) and shorter[start] == longer[start]:
+        start += 1
+    end = 0
+    while end < len(shorter) - start and shorter[-1 - end] == longer[-1 - end]:
+        end += 1
+    return len(longer) - start - end <= 1
+
+
+# ---- the share -----------------------------------------------------------------------------------------------------
+
+# NV-Retriever (arXiv 2407.15831) mines best with 0.95; of fewer rows no other share can be told.
+USUAL_SHARE, LEAST_ROWS = 0.95, 50
+LOWEST, HIGHEST = 0.80, 0.98
+# Rows that are looked at, spread over all, and known negatives of each: the hardest one alone may be a right answer.
+ROWS, HARDEST = 2000, 5
+
+
+def calibrate(hardest: np.ndarray) -> tuple[float, str]:
+    """(share, reason) from the relative scores of known negatives: of each row the mean dense score of the hardest ones
+    divided by the positive's, shape (rows,).
+
+    How high wrong passages score depends on the model and on how alike the passages are. Halfway between the median of
+    the hardest known ones and the positive itself (1) a passage is more like a positive than like those. The median is
+    not moved by the few of these that are right answers.
+    """
+    if len(hardest) < LEAST_ROWS:
+        return USUAL_SHARE, f"only {len(hardest)} rows have known negatives to compare with; {LEAST_ROWS} are needed"
+    middle = float(np.median(hardest))
+    found = (1 + middle) / 2
+    share = round(min(max(found, LOWEST), HIGHEST), 4)
+    reason = (
+        f"the hardest passages known to be wrong score {middle:.3f} of the positive (median of {len(hardest)} rows), "
+        f"and {found:.3f} is halfway to the positive"
+    )
+    return share, reason if share == round(found, 4) else f"{reason}; bounded to {LOWEST:.2f} … {HIGHEST:.2f}"
+
+
+def hardest_known(texts: Texts, positives: Positives, best: np.ndarray, best_scores: np.ndarray, scores: np.ndarray):
+    """The relative scores for ``calibrate``, float32 (rows,).
+
+    Known to be wrong are the row's given negatives and the positives of rows with other queries, of which ``best`` are
+    the best for each query (passage numbers, -1 for none) with their dense scores; ``scores`` those of the rows' own.
+    """
+    relative = []
+    for number in np.unique(np.linspace(0, texts.rows - 1, ROWS).astype(int)).tolist():
+        query, own, given = texts.row(number)
+        start = int(texts.first[number])
+        positive = float(scores[start : start + len(own)].mean())
+        if positive <= 0:
+            continue
+        judge = positives.judge(query)
+        known = zip(
+            np.concatenate([best[query], given]).tolist(),
+            np.concatenate([best_scores[query], scores[start + len(own) : start + len(own) + len(given)]]).tolist(),
+            strict=True,
+        )
+        wrong: dict[int, float] = {}
+        for passage, score in sorted(known, key=lambda pair: (-pair[1], pair[0])):
+            if passage >= 0 and len(wrong) < HARDEST and judge(texts.passages[passage]) is None:
+                wrong[passage] = score
+        if wrong:
+            relative.append(sum(wrong.values()) / len(wrong) / positive)
+    return np.array(relative, np.float32)
