@@ -49,6 +49,20 @@ def test_the_encoder_hears_less_and_the_heads_as_much(starter, share, alone):
             assert torch.allclose(gradient, expected, atol=1e-12), name
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_dense_temperature_is_of_the_dense_loss_alone(starter, alone):
+    parts = {}
+    for name, settings in {"both": {}, "own": {"dense_temperature": 0.05}, "high": {"temperature": 0.05}}.items():
+        model = load(
+            M3Model, starter, torch.float64, **{"unified_finetuning": True, "use_self_distill": True} | settings
+        )
+        parts[name] = losses_and_gradients(model, collate(model, make_rows(4, 3), alone)).parts
+    assert torch.allclose(parts["own"]["dense"], parts["high"]["dense"])
+    assert not torch.allclose(parts["own"]["dense"], parts["both"]["dense"])
+    for name in ("sparse", "colbert", "ensemble", "self_distill"):
+        assert torch.allclose(parts["own"][name], parts["both"][name]), name
+
+
 @pytest.mark.parametrize("share", ["1.5", "-0.1"])
 def test_no_share_is_refused(tmp_path, share):
     with pytest.raises(KitError, match="heads_reach is a share from 0 to 1"):

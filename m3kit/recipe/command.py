@@ -52,6 +52,8 @@ def choose(given: Arguments, args: argparse.Namespace) -> dict:
     began = cpu_seconds()
     facts = facts_of(given, args.processes, args.device)
     kept = {*args.kept, *(name for name, value in CLASSIC.items() if given.differs(name, value))}
+    if "temperature" in kept or given.differs("temperature", 0.02):
+        kept.add("dense_temperature")  # who sets the one means both
     decisions = [decision for decision in decide(facts) if decision.name not in kept]
     return {
         "facts": vars(facts),

@@ -13,9 +13,10 @@ CLASSIC = {
     "num_train_epochs": 4.0,
     "per_device_train_batch_size": 2,
     "train_group_size": 8,
-    "temperature": 0.02,
+    "dense_temperature": None,
     "heads_reach": 1.0,
     "freeze_word_embeddings": False,
+    "gradient_checkpointing": True,
     "merge_shares": None,
     "eval_steps": 0.25,
     "save_steps": 1000.0,
@@ -24,6 +25,8 @@ CLASSIC = {
 RATE, RATE_WIDTH = 1e-4, 384
 # Up to so many rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring.
 FEW_ROWS = 10_000
+# Of the memory that is there, what a step may need by the estimate.
+ROOM = 0.5
 # So many held-out queries tell shares of the tuned model apart.
 ENOUGH_QUERIES = 100
 
@@ -33,7 +36,8 @@ class Facts:
     """What is known of the rows, the base and the machine.
 
     ``rows`` to train on, ``retrieval_rows`` of them; ``held_out`` queries to measure with; the base's ``width``, if it
-    has ``heads``, and the ``temperature`` that fits it on these rows, None where these are too few to tell.
+    has ``heads``, and the ``temperature`` that fits it on these rows, None where these are too few to tell;
+    ``needed_gb`` of memory without gradient checkpointing, and ``memory_gb`` of the device.
     """
 
     rows: int
@@ -43,6 +47,8 @@ class Facts:
     heads: bool
     processes: int
     temperature: float | None
+    needed_gb: float
+    memory_gb: float
 
 
 @dataclass(frozen=True)
@@ -83,9 +89,12 @@ def decide(facts: Facts) -> list[Decision]:
         Decision("freeze_word_embeddings", few, f"{facts.rows:,} rows hold few of the words" if few else "many rows"),
         Decision("eval_steps", 1_000_000, "measured before and after: what is chosen is how much of the base is kept"),
     ]
+    if facts.needed_gb < ROOM * facts.memory_gb:
+        why = f"a step needs about {facts.needed_gb:.0f} of {facts.memory_gb:.0f} GB: nothing need be computed twice"
+        decisions.append(Decision("gradient_checkpointing", False, why))
     if facts.temperature:
         why = "at which the base's own scores fit these rows best: a higher one would undo what it knows"
-        decisions.append(Decision("temperature", facts.temperature, why))
+        decisions.append(Decision("dense_temperature", facts.temperature, why))
     if facts.held_out >= ENOUGH_QUERIES:
         why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
         decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,9 +61,10 @@ def read_arguments(words: list[str]) -> Arguments:
 def facts_of(given: Arguments, processes: int, device: str) -> Facts:
     base = find_model_folder(given.one("model_name_or_path"), given.one("cache_dir"))
     try:
-        width = int(json.loads((base / CONFIG).read_bytes())["hidden_size"])
+        config = json.loads((base / CONFIG).read_bytes())
+        width, needed = int(config["hidden_size"]), _memory_needed(config, int(given.one("sub_batch_tokens", "16384")))
     except (OSError, ValueError, KeyError) as error:
-        raise KitError(f"{base / CONFIG} has no hidden_size ({error}); give the folder of a model") from error
+        raise KitError(f"{base / CONFIG} is no encoder's configuration ({error}); give a model's folder") from error
     rows = [row for file in prepared_files(given["train_data"]) for row in read_rows(file)]
     if not rows:
         raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
@@ -80,8 +82,29 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
         width=width,
         heads=not missing_heads(base),
         processes=processes,
+        needed_gb=needed / 1e9,
+        memory_gb=_memory(device) / 1e9,
         temperature=base_temperature(retrieval, str(base), encoding, device, given.one("cache_dir")),
     )
+
+
+def _memory_needed(config: dict, tokens: int) -> float:
+    """Bytes to train without gradient checkpointing: weights, gradients, Adam, and the activations of so many tokens.
+
+    Activations: 34 bytes a token, layer and unit of width in 16 bits, with an attention that keeps no scores
+    (Korthikanti et al. 2022, arXiv 2205.05198); twice that here, for what is kept in 32 bits.
+    """
+    layers, width = config["num_hidden_layers"], config["hidden_size"]
+    parameters = config["vocab_size"] * width + 12 * layers * width**2
+    return 16 * parameters + 2 * 34 * tokens * layers * width
+
+
+def _memory(device: str) -> float:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_properties(0).total_memory if torch.cuda.is_available() else 0.0
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def prepared_files(folders: list[str]) -> list[Path]:

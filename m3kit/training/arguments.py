@@ -71,6 +71,13 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             "dense loss alone. With few rows the ColBERT loss pulls the encoder away from a good dense space."
         },
     )
+    dense_temperature: float | None = field(
+        default=None,
+        metadata={
+            "help": "The temperature of the dense loss, where it is not --temperature: models differ in how far apart "
+            "their cosines lie."
+        },
+    )
     merge_shares: list[float] | None = field(
         default=None,
         metadata={
@@ -145,6 +152,8 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
             raise KitError(f"sub_batch_tokens is a whole number above 0, not {self.sub_batch_tokens}")
         if not 0 <= self.heads_reach <= 1:
             raise KitError(f"heads_reach is a share from 0 to 1, not {self.heads_reach}")
+        if self.dense_temperature is not None and not 0 < self.dense_temperature < math.inf:
+            raise KitError(f"dense_temperature is a number above 0, not {self.dense_temperature}")
         if bad := [share for share in self.merge_shares or () if not 0 < share <= 1]:
             raise KitError(f"merge_shares are shares of the tuned model, above 0 and up to 1, not {bad[0]:g}")
         if not 0 < self.teacher_temperature < math.inf:

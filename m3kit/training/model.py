@@ -68,6 +68,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     unified_negatives_cross_device = False
     # A batch of more tokens, padding included, is computed again for its gradients, a sub-batch at a time.
     sub_batch_tokens = 16384
+    # Of the dense loss alone, where it is not ``temperature``.
+    dense_temperature: float | None = None
     # The share of the gradients of all losses but the dense one that reaches the encoder.
     heads_reach = 1.0
     # What is done to teacher scores before they are learnt from: see ``teacher_probabilities``.
@@ -104,12 +106,15 @@ class M3Model(EncoderOnlyEmbedderM3Model):
             scores[name] = matrix
             losses[name] = candidate_loss(matrix, group_size, teacher, self.kd_loss_type)
 
+        own_temperature = self.dense_temperature or self.temperature
         if crossed:
-            scores["dense"], losses["dense"] = self._crossed_dense(q.dense, p.dense, teacher)
+            scores["dense"], losses["dense"] = self._crossed_dense(q.dense, p.dense, teacher, own_temperature)
         else:
-            add("dense", dense_scores(q, p, own_group) / self.temperature)
+            add("dense", dense_scores(q, p, own_group) / own_temperature)
         if self.unified_finetuning:
             # From here on dense scores serve the ensemble and self-distillation.
+            if self.dense_temperature:
+                scores["dense"] = scores["dense"] * (own_temperature / self.temperature)
             scores["dense"] = reach(scores["dense"], self.heads_reach)
             add("sparse", sparse_scores(q, p, own_group) / self.temperature)
             add("colbert", colbert_scores(q, p, own_group) / self.temperature)
@@ -133,9 +138,13 @@ class M3Model(EncoderOnlyEmbedderM3Model):
             scores["ensemble"] = self.ensemble_score(None, None, dense, scores["sparse"], scores["colbert"]) / 2.3
         return {name: cosent_loss(matrix, grades) for name, matrix in scores.items()}
 
-    def _crossed_dense(self, q: Tensor, p: Tensor, teacher: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _crossed_dense(self, q: Tensor, p: Tensor, teacher: Tensor | None, temperature: float) -> tuple[Tensor, Tensor]:
         """(B, B·G) of this process's texts, for the ensemble, and the loss of (W·B, W·B·G); as in FlagEmbedding."""
-        scores, loss = self._compute_cross_device_neg_loss(q, p, teacher, self.compute_dense_score)
+
+        def score(queries: Tensor, passages: Tensor) -> Tensor:
+            return self.compute_dense_score(queries, passages) * (self.temperature / temperature)
+
+        scores, loss = self._compute_cross_device_neg_loss(q, p, teacher, score)
         rows, columns = (slice(size * self.process_rank, size * (self.process_rank + 1)) for size in (len(q), len(p)))
         return scores[rows, columns], loss
 

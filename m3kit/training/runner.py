@@ -66,6 +66,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         model.__class__ = M3Model
         model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
         model.sub_batch_tokens = self.training_args.sub_batch_tokens
+        model.dense_temperature = self.training_args.dense_temperature
         model.heads_reach = self.training_args.heads_reach
         model.teacher_temperature = self.training_args.teacher_temperature
         model.teacher_normalisation = self.training_args.teacher_normalisation
