@@ -26,7 +26,7 @@ KIT_TRAINER_VARIABLES=(
 # Settings too, but not the trainer's, or not as they are.
 KIT_VARIABLES=(
   train_data eval_data holdout columns task classification_positives sts_max_score sts_as skip_bad_rows strict
-  num_gpus allow_cpu precision entrypoint deepspeed recipe "${KIT_TRAINER_VARIABLES[@]}"
+  num_gpus allow_cpu precision entrypoint deepspeed recipe mine_negatives "${KIT_TRAINER_VARIABLES[@]}"
 )
 SWITCHES=(
   overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device unified_negatives_cross_device

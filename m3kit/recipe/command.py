@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 from m3kit.errors import KitError
-from m3kit.recipe.decide import CLASSIC, Decision, decide
-from m3kit.recipe.facts import Arguments, digest, facts_of, read_arguments
+from m3kit.recipe.decide import CLASSIC, Decision, decide, should_mine
+from m3kit.recipe.facts import Arguments, digest, encoding_of, facts_of, read_arguments
 
 RECORD = "recipe.json"
 
@@ -27,7 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--processes", type=int, default=1, help="of the training")
     parser.add_argument("--device", default="cpu", help="of the training: cpu or cuda")
     parser.add_argument("--kept", nargs="*", default=[], metavar="SETTING", help="settings that stay as they are given")
-    parser.add_argument("--negatives", choices=["auto", "mined", "given"], default="auto", help="mine hard negatives")
+    parser.add_argument(
+        "--mine_negatives",
+        choices=["auto", "True", "False"],
+        default="auto",
+        help="hard negatives from the rows' passages; auto: where the given ones are easy for the base",
+    )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and the trainer's arguments")
 
 
@@ -55,6 +60,11 @@ def choose(given: Arguments, args: argparse.Namespace) -> dict:
     if "temperature" in kept or given.differs("temperature", 0.02):
         kept.add("dense_temperature")  # who sets the one means both
     decisions = [decision for decision in decide(facts) if decision.name not in kept]
+    wanted, why = should_mine(facts)
+    if args.mine_negatives != "auto":
+        wanted, why = args.mine_negatives == "True", "as mine_negatives says"
+    if wanted:
+        decisions.append(Decision("train_data", mined_rows(given, args.output_dir, args.device), f"mined rows: {why}"))
     return {
         "facts": vars(facts),
         "kept": sorted(kept & CLASSIC.keys()),
@@ -67,6 +77,17 @@ def cpu_seconds() -> float:
     """User and system time of this process and of those it has waited for."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
+
+
+def mined_rows(given: Arguments, output_dir: Path, device: str) -> list[str]:
+    """Folders of the same rows with hard negatives, found by the base among their passages."""
+    from m3kit.mining.mine import mine
+    from m3kit.mining.mining_settings import MiningSettings
+
+    folder = output_dir / "mined"
+    settings = MiningSettings(encoding=encoding_of(given), device=device, cache_dir=given.one("cache_dir"))
+    manifest = mine([Path(path) for path in given["train_data"]], given.one("model_name_or_path"), folder, settings)
+    return [str(folder / name) for name in manifest["folders"]]
 
 
 def _read(file: Path) -> dict | None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
-from m3kit.recipe.calibrate import base_temperature
+from m3kit.recipe.calibrate import look_at_base
 from m3kit.recipe.decide import Facts
 
 # Rows of other tasks, by FlagEmbedding's type or the kit's.
@@ -68,13 +68,8 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
     rows = [row for file in prepared_files(given["train_data"]) for row in read_rows(file)]
     if not rows:
         raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
-    encoding = {
-        "pooling_method": given.one("sentence_pooling_method", "cls"),
-        "normalize_embeddings": given.one("normalize_embeddings", "True").lower() == "true",
-        "query_max_len": int(given.one("query_max_len", "512")),
-        "passage_max_len": int(given.one("passage_max_len", "512")),
-    }
     retrieval = [row for row in rows if not str(row.get("type", "")).startswith(OTHER_TYPES)]
+    fit = look_at_base(retrieval, str(base), encoding_of(given), device, given.one("cache_dir"))
     return Facts(
         rows=len(rows),
         retrieval_rows=len(retrieval),
@@ -84,8 +79,19 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
         processes=processes,
         needed_gb=needed / 1e9,
         memory_gb=_memory(device) / 1e9,
-        temperature=base_temperature(retrieval, str(base), encoding, device, given.one("cache_dir")),
+        temperature=fit.temperature if fit else None,
+        hardness=fit.hardness if fit else None,
     )
+
+
+def encoding_of(given: Arguments) -> dict:
+    """How the training encodes, by the names that evaluation has for it."""
+    return {
+        "pooling_method": given.one("sentence_pooling_method", "cls"),
+        "normalize_embeddings": given.one("normalize_embeddings", "True").lower() == "true",
+        "query_max_len": int(given.one("query_max_len", "512")),
+        "passage_max_len": int(given.one("passage_max_len", "512")),
+    }
 
 
 def _memory_needed(config: dict, tokens: int) -> float:
@@ -132,7 +138,7 @@ def _held_out(eval_data: str | None) -> int:
 
 def digest(given: Arguments, args: argparse.Namespace) -> str:
     """Of all that the choice depends on: arguments, rows, evaluation queries."""
-    found = hashlib.sha256(json.dumps([given, args.processes, sorted(args.kept), args.negatives]).encode())
+    found = hashlib.sha256(json.dumps([given, args.processes, sorted(args.kept), args.mine_negatives]).encode())
     for file in prepared_files(given["train_data"]):
         found.update(file.read_bytes())
     return found.hexdigest()
