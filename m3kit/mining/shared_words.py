@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.bm25 import K1, METHOD, B, Terms, main_language
+from m3kit.evaluation.bm25 import SETTINGS, Terms, main_language
 
 
 class SharedWords:
@@ -24,7 +24,7 @@ class SharedWords:
         found = [self._terms.learn(query) for query in queries]
         self._words = len(self._terms.vocabulary)
         self.queries = self._matrix(found)
-        self.settings = {"k1": K1, "b": B, "method": METHOD, "language": says, **self._terms.settings}
+        self.settings = {**SETTINGS, "language": says, **self._terms.settings}
 
     def _matrix(self, found: list) -> csr_matrix:
         """How often each text has each of the queries' words: float32 (texts, words)."""
@@ -74,6 +74,7 @@ class SharedWords:
             lengths = counted["lengths"]
             parts = (counted["data"], counted["indices"], counted["indptr"])
             matrix = csr_matrix(parts, shape=(len(lengths), self._words))
-        penalty = (K1 * (1 - B + B * lengths / self._mean_length)).astype(np.float32)
+        k1, b = SETTINGS["k1"], SETTINGS["b"]
+        penalty = (k1 * (1 - b + b * lengths / self._mean_length)).astype(np.float32)
         matrix.data *= self._weights[matrix.indices] / (matrix.data + np.repeat(penalty, np.diff(matrix.indptr)))
         return matrix.T.tocsr()
