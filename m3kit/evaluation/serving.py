@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PARTS = ("dense", "sparse", "colbert", "bm25")
 # What is tried beside dense, whose weight is 1, and each score alone.
-GRID = {"sparse": (0.0, 0.3, 1.0), "colbert": (0.0, 0.5, 1.0), "bm25": (0.0, 0.05, 0.1, 0.15, 0.25, 0.5)}
+GRID = {"sparse": (0.0, 0.3, 1.0), "colbert": (0.0, 0.5, 1.0), "bm25": (0.0, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5)}
 FOLDS = 5
 SEED = 0
 # On fewer queries chance would choose the weights.
