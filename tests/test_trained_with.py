@@ -7,7 +7,7 @@ import json
 import pytest
 
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import Encoding, trained_encoding
+from m3kit.evaluation.trained_with import Encoding, trained_encoding, training_told
 
 
 def write(folder, name: str, content) -> None:
@@ -88,3 +88,11 @@ def test_a_broken_file_is_named(tmp_path):
     (tmp_path / "modules.json").write_text("[{")
     with pytest.raises(KitError, match=r"modules\.json is broken JSON"):
         trained_encoding(tmp_path, {})
+
+
+def test_that_most_steps_taught_nothing_is_said_again_with_the_verdict(tmp_path):
+    assert training_told(tmp_path) is None
+    told = "In 83 of 100 steps the dense loss was below 0.01."
+    for said, expected in ((told, told), (None, None)):
+        (tmp_path / "run.json").write_text(json.dumps({"settings": {}, "empty_steps": said}), "utf-8")
+        assert training_told(tmp_path) == expected

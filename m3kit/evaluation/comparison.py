@@ -26,7 +26,7 @@ from m3kit.evaluation.serving import serving
 from m3kit.evaluation.significance import RESAMPLES, compare_means
 from m3kit.evaluation.table import headline_score, verdict
 from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
-from m3kit.evaluation.trained_with import Encoding, trained_encoding
+from m3kit.evaluation.trained_with import Encoding, trained_encoding, training_told
 from m3kit.progress import bar
 
 LIBRARIES = ("FlagEmbedding", "torch", "transformers", "ir-measures", "bm25s", "scipy", "scikit-learn")
@@ -132,7 +132,8 @@ def evaluate(
         }
     if data.retrieval and len(models) > 1:
         metrics["examples"] = _examples(encoders, measured, metrics["models"])
-    return metrics | {"verdict": verdict(metrics)}
+    told = training_told(models[-1].folder)
+    return metrics | {"verdict": "\n".join([verdict(metrics), *([told] if told else [])])}
 
 
 def _measure(

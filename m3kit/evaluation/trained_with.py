@@ -46,6 +46,13 @@ def trained_encoding(folder: Path, given: dict) -> Encoding:
     return Encoding(**{**_sentence_transformers(folder, "pooling_method" in known), **known})
 
 
+def training_told(folder: Path) -> str | None:
+    """What a run of the kit says of its own training that a verdict must repeat: that most steps taught nothing."""
+    record = _read(folder / "run.json")
+    told = record.get("empty_steps") if isinstance(record, dict) else None
+    return told if isinstance(told, str) else None
+
+
 def _sentence_transformers(folder: Path, pooling_given: bool) -> dict:
     """What modules.json and the files that it names say; nothing where a model has none."""
     modules = _read(folder / "modules.json")
