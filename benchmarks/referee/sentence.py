@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from referee.sets import texts_of
+
 
 def main() -> None:
     from datasets import Dataset
@@ -39,12 +41,13 @@ def main() -> None:
         if "label" in rows[0]:
             pairs = [{"anchor": row["text"], "positive": row["label"].replace("_", " ")} for row in rows]
         else:
-            pairs = [{"anchor": row["query"], "positive": row["positive"], "negative": row["negative"]} for row in rows]
+            sides = ["positive", *(["negative"] if all(texts_of(row, "negative") for row in rows) else [])]
+            pairs = [{"anchor": row["query"], **{side: texts_of(row, side)[0] for side in sides}} for row in rows]
         data = Dataset.from_list(pairs)
         if spec.get("mined"):
-            passages = list(dict.fromkeys(text for row in pairs for text in (row["positive"], row["negative"])))
+            passages = list(dict.fromkeys(row[side] for row in pairs for side in sides))
             data = mine_hard_negatives(
-                data.remove_columns("negative"),
+                data.select_columns(["anchor", "positive"]),
                 model,
                 corpus=passages,
                 relative_margin=0.05,

@@ -73,7 +73,7 @@ def _retrieval_test(folder: Path, held: list[dict], most_passages: int) -> Test:
                 qrels.setdefault(query, {})[passage] = int(grade)
     numbers: dict[str, int] = {}  # of each text: a text that stands twice is one passage
     for row in held:
-        for text in (row["positive"], row["negative"]):
+        for text in [*texts_of(row, "positive"), *texts_of(row, "negative")]:
             numbers.setdefault(text, len(numbers))
     relevant = sorted({passage for grades in qrels.values() for passage in grades})
     others = sorted(texts.keys() - set(relevant))
@@ -83,11 +83,17 @@ def _retrieval_test(folder: Path, held: list[dict], most_passages: int) -> Test:
     test = Test(passages=list(numbers))
     for row in held:
         test.queries.append(row["query"])
-        test.grades.append({numbers[row["positive"]]: 1})
+        test.grades.append({numbers[text]: 1 for text in texts_of(row, "positive")})
     for query, grades in qrels.items():
         test.queries.append(queries[query])
         test.grades.append({numbers[texts[passage]]: grade for passage, grade in grades.items()})
     return test
+
+
+def texts_of(row: dict, side: str) -> list[str]:
+    """A row's positives or negatives: one text, a list of them, or none."""
+    texts = row.get(side) or []
+    return [texts] if isinstance(texts, str) else texts
 
 
 def read(file: Path) -> list[dict]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from referee.sentence import cpu_seconds
-from referee.sets import DataSet
+from referee.sets import DataSet, texts_of
 
 KIT = Path(__file__).resolve().parents[2]
 LIBRARY = "FlagEmbedding.finetune.embedder.encoder_only.m3"
@@ -87,9 +87,12 @@ def _flagembedding(job: Job, machine: Machine, folder: Path, rows: Path) -> tupl
     native = folder / "native" / "rows.jsonl"
     native.parent.mkdir()
     with native.open("w", encoding="utf-8") as file:
-        for line in next(rows.glob("*.jsonl")).read_text("utf-8").splitlines():
-            row = json.loads(line)
-            file.write(json.dumps({"query": row["query"], "pos": [row["positive"]], "neg": [row["negative"]]}) + "\n")
+        read = [json.loads(line) for line in next(rows.glob("*.jsonl")).read_text("utf-8").splitlines()]
+        for number, row in enumerate(read):
+            # It takes no row without a negative: another row's positive.
+            drawn = texts_of(read[number - 1], "positive")[:1]
+            sides = {"pos": texts_of(row, "positive"), "neg": texts_of(row, "negative") or drawn}
+            file.write(json.dumps({"query": row["query"], **sides}) + "\n")
     settings = {
         "model_name_or_path": machine.base,
         "train_data": native,
