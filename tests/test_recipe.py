@@ -40,8 +40,17 @@ def test_every_decision_has_a_reason():
 
 @pytest.mark.parametrize(("rows", "queries"), [(50, 8), (200, 16), (400, 32), (4_000, 128), (1_000_000, 128)])
 def test_the_batch_grows_with_the_rows_and_leaves_steps(rows, queries):
-    assert decided(rows=rows)["per_device_train_batch_size"] == queries
-    assert decided(rows=rows, processes=4)["per_device_train_batch_size"] == queries // 4
+    assert decided(rows=rows, retrieval_rows=rows)["per_device_train_batch_size"] == queries
+    assert decided(rows=rows, retrieval_rows=rows, processes=4)["per_device_train_batch_size"] == queries // 4
+
+
+@pytest.mark.parametrize(("rows", "epochs"), [(50, 8), (400, 8), (4_000, 4), (100_000, 1)])
+def test_few_rows_are_seen_more_often(rows, epochs):
+    assert decided(rows=rows, retrieval_rows=rows)["num_train_epochs"] == epochs
+
+
+def test_graded_pairs_take_smaller_batches():
+    assert decided(rows=50_000, retrieval_rows=0)["per_device_train_batch_size"] == 32
 
 
 def test_wider_models_learn_slower():

@@ -142,7 +142,7 @@ def _kit(job: Job, machine: Machine, folder: Path, rows: Path) -> tuple[Path, fl
     words = [word for name, value in settings.items() for word in (f"--{name}", value)]
     script = KIT / "run_flagembedding_training_single_gpu.sh"
     _run([script, *words], folder, {"ALLOW_CPU": "True", "PYTHON": sys.executable})
-    records = [folder / "model" / name for name in ("run.json", "recipe.json")]
+    records = [folder / "model" / name for name in ("run.json", "recipe/recipe.json")]
     used = [json.loads(file.read_text("utf-8")).get("cpu_seconds", 0.0) for file in records if file.exists()]
     return folder / "model", sum(used)
 

@@ -5,6 +5,7 @@ Where the numbers come from is in benchmarks/README.md (quality.py).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 # What the training scripts ship, as their user named it: another value is a user's own and is kept.
@@ -24,6 +25,8 @@ CLASSIC = {
 RATE, RATE_WIDTH = 1e-4, 384
 # Up to so many rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring.
 FEW_ROWS = 10_000
+# So many steps are enough, and more passes over the rows than that teach them by heart.
+STEPS, MOST_EPOCHS = 100, 8
 # Of the memory that is there, what a step may need by the estimate.
 ROOM = 0.5
 # Negatives that are harder than so many others are not looked for anew.
@@ -69,10 +72,11 @@ class Decision:
 def decide(facts: Facts) -> list[Decision]:
     """The settings for these facts. What a user has set is left out by the caller."""
     few = facts.rows < FEW_ROWS
-    batch = _batch(facts.rows)
+    # Graded pairs and labels gain little from more than that, retrieval does.
+    batch = min(_batch(facts.rows), 128 if 2 * facts.retrieval_rows >= facts.rows else 32)
     each = max(1, batch // facts.processes)
     rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
-    epochs = 3 if facts.rows < 1000 else 2 if facts.rows < 5000 else 1
+    epochs = min(MOST_EPOCHS, max(1, math.ceil(STEPS * batch / facts.rows)))
     decisions = [
         Decision(
             "per_device_train_batch_size",
@@ -81,7 +85,7 @@ def decide(facts: Facts) -> list[Decision]:
             f"{max(1, facts.rows // (each * facts.processes))} steps an epoch",
         ),
         Decision("learning_rate", rate, f"for a model {facts.width} wide, in batches of this size"),
-        Decision("num_train_epochs", epochs, f"with {facts.rows:,} rows"),
+        Decision("num_train_epochs", epochs, f"about {epochs * facts.rows // batch} steps: fewer teach too little"),
         Decision("train_group_size", 2, "one hard negative a query: the batch brings the others"),
         Decision(
             "heads_reach",
