@@ -1,8 +1,9 @@
-"""The progress bar of everything that takes long: on stderr, where that is a terminal, and after two seconds only."""
+"""How long things take: a bar on stderr where that is a terminal, after two seconds only; and CPU time."""
 
 from __future__ import annotations
 
 import os
+import resource
 import sys
 import threading
 from typing import Any
@@ -112,3 +113,9 @@ def _size() -> tuple[int, int]:
         columns, lines = 0, 0
     # tqdm takes a size of 0 × 0, which a terminal in a container may have, to the letter, and shows nothing.
     return columns or 80, lines or 24
+
+
+def cpu_seconds() -> float:
+    """User and system time of this process and of those it has waited for."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in used)

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import sys
 from pathlib import Path
 
 from m3kit.errors import KitError
+from m3kit.progress import cpu_seconds
 from m3kit.recipe.decide import CLASSIC, Decision, decide, should_mine
 from m3kit.recipe.facts import Arguments, digest, encoding_of, facts_of, read_arguments
 
@@ -71,12 +71,6 @@ def choose(given: Arguments, args: argparse.Namespace) -> dict:
         "decisions": [vars(decision) for decision in decisions],
         "cpu_seconds": round(cpu_seconds() - began, 1),
     }
-
-
-def cpu_seconds() -> float:
-    """User and system time of this process and of those it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
 
 
 def mined_rows(given: Arguments, output_dir: Path, device: str) -> list[str]:

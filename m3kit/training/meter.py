@@ -90,12 +90,6 @@ class Meter:
         return round(queries)
 
 
-def cpu_seconds() -> float:
-    """User and system time of this process and of those it has waited for."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(usage.ru_utime + usage.ru_stime for usage in used)
-
-
 def _peak_memory() -> int:
     """Bytes: of the GPU as PyTorch allotted it, or of this process where there is none."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

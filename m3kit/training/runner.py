@@ -15,6 +15,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from m3kit.errors import KitError
 from m3kit.evaluation.encode import EncodeSettings
 from m3kit.hub import find_model_folder, missing_heads
+from m3kit.progress import cpu_seconds
 from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.attention import set_attention
@@ -23,7 +24,6 @@ from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
-from m3kit.training.meter import cpu_seconds
 from m3kit.training.model import M3Model
 from m3kit.training.resume import differences, refusal
 from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
