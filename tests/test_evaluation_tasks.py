@@ -201,7 +201,7 @@ def test_the_command_measures_all_four_parts(model_folder, tmp_path, capsys):
     for metric, shown in base["tasks"]["classification"].items():
         row = [*metric.split(), f"{shown:.3f}", f"{shown:.3f}", "+0.000"]
         assert any(row == line[1 : 1 + len(row)] for line in words)
-    assert lines[-1].startswith("nDCG@10 of the hybrid score stayed at")
+    assert lines[-2].startswith("nDCG@10 of the hybrid score stayed at")
 
     texts = dense(model_folder, TEXTS)
     nearest = cdist(texts, dense(model_folder, list(LABELS.values())), "cosine").argmin(axis=1)

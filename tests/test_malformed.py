@@ -223,7 +223,7 @@ def placed(name: str, tmp_path: Path) -> Path:
         ("a pipe", [], 1),
         ("a name with a line end and a tab", [], 0),
         ("labels.json nested deep", [], 1),
-        ("all scores in the middle", [], 1),
+        ("all scores in the middle", [], 0),
         ("no negative anywhere", [], 1),
         ("no negative anywhere", ["--skip-bad-rows"], 1),
         ("native rows of two types", [], 1),
