@@ -17,7 +17,7 @@ from m3kit.__main__ import main
 from m3kit.evaluation.bm25 import rank_bm25
 from m3kit.mining.false_negatives import calibrate, one_word_apart
 from m3kit.mining.mine import MiningSettings, mine
-from m3kit.mining.search import Best, Search
+from m3kit.mining.search import Best, Found
 from m3kit.mining.sharded_bm25 import ShardedBm25
 from m3kit.mining.texts import collect, load
 
@@ -305,15 +305,15 @@ def test_killed_between_shards_it_goes_on_and_ends_with_the_same_files(word_mode
 
 
 def test_rows_that_changed_meanwhile_are_searched_anew(word_model, tmp_path, monkeypatch):
-    take = Search._take
+    take = Found.take
 
     def stop_in_the_second(self, found):
         take(self, found)
-        if list((tmp_path / ".out.mining").glob("found-*")):
+        if list((tmp_path / ".out.mining").glob("passages-*.npz")):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Search, "_take", stop_in_the_second)
+        patched.setattr(Found, "take", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             mined(made_up_rows(60, seed=1), word_model, tmp_path)
     found, manifest = mined(made_up_rows(60, seed=2), word_model, tmp_path)

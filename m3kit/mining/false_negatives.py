@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
 from collections.abc import Callable
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
 from m3kit.data.near import NearTo
 from m3kit.data.text import same_text
@@ -32,22 +33,25 @@ class Positives:
 
     def __init__(self, texts: Texts):
         self._texts = texts
-        self._of_query: dict[str, set[int]] = defaultdict(set)
-        for number in range(len(texts.row_query)):
-            query, positives, _ = texts.row(number)
-            self._of_query[same_text(texts.queries[query])].update(positives.tolist())
+        keys = array("Q", (xxh3_64_intdigest(same_text(query).encode("utf-8")) for query in texts.queries))
+        _, self._group = np.unique(np.array(keys), return_inverse=True)
+        of_rows = self._group[texts.row_query]
+        self._rows = np.argsort(of_rows, kind="stable")
+        self._sorted = of_rows[self._rows]
 
     def judge(self, query: int) -> Judge:
-        same = same_text(self._texts.queries[query])
-        return Judge(same, {same_text(self._texts.passages[number]) for number in self._of_query[same]})
+        group = self._group[query]
+        rows = self._rows[slice(*np.searchsorted(self._sorted, [group, group + 1]))]
+        positives = np.unique(np.concatenate([self._texts.row(row)[1] for row in rows]))
+        return Judge(self._texts.queries[query], [self._texts.passages[number] for number in positives])
 
 
 class Judge:
-    """Says of a passage whether it is a known positive of one query, or nearly one. Both are given as ``same_text``."""
+    """Says of a passage whether it is a known positive of one query, or nearly one."""
 
-    def __init__(self, query: str, positives: set[str]):
-        self._query, self._positives, self._near_to = query, positives, NearTo(sorted(positives))
-        self._words = [split(text) for text in sorted(positives)]
+    def __init__(self, query: str, positives: list[str]):
+        self._query, self._positives = same_text(query), [same_text(text) for text in positives]
+        self._words, self._near_to = [split(text) for text in self._positives], NearTo(self._positives)
 
     def __call__(self, text: str) -> str | None:
         """The reason for which the passage is no negative, or None."""
@@ -110,13 +114,13 @@ def calibrate(hardest: np.ndarray) -> tuple[float, str]:
     return share, reason if share == round(found, 4) else f"{reason}; bounded to {LOWEST:.2f} … {HIGHEST:.2f}"
 
 
-def hardest_known(texts: Texts, positives: Positives, best: Callable[[int], np.ndarray], scores: np.ndarray):
+def hardest_known(texts: Texts, best: Callable[[int], np.ndarray], scores: np.ndarray) -> np.ndarray:
     """The relative scores for ``calibrate``, float32 (rows,).
 
     Known to be wrong are the row's given negatives and the positives of rows with other queries, of which ``best``
     gives a query's best (``search.ENTRY``); ``scores`` are the dense scores of ``texts.pairs``.
     """
-    relative = []
+    positives, relative = Positives(texts), []
     for number in np.unique(np.linspace(0, len(texts.row_query) - 1, ROWS).astype(int)).tolist():
         query, own, given = texts.row(number)
         start = texts.first[number]

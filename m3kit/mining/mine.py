@@ -19,18 +19,14 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from m3kit.arguments import add_encoding_arguments, positive
 from m3kit.data.prepared import check_output, find_prepared
 from m3kit.data.workspace import alone_with, replace_folder, workspace
 from m3kit.errors import KitError
 from m3kit.evaluation.trained_with import Encoding, trained_encoding
-from m3kit.mining.texts import Texts, collect, load
-
-if TYPE_CHECKING:
-    from m3kit.mining.search import Search
-    from m3kit.teachers import Reranker
+from m3kit.mining.texts import collect, load
 
 MANIFEST, STAMP = "mining.json", "stamp.json"
 
@@ -124,6 +120,8 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
     # Late, so that errors in arguments do not wait for torch.
     from m3kit.evaluation.encode import Encoder, EncodeSettings
     from m3kit.evaluation.models import choose_device, choose_precision, find_model
+    from m3kit.mining.false_negatives import calibrate, hardest_known
+    from m3kit.mining.mined_rows import Chooser, write_rows
     from m3kit.mining.search import Processes, Search
     from m3kit.teachers import Reranker
 
@@ -154,20 +152,25 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
         processes.wait()
         texts = load(kept)
         search = Search(texts, encoder, settings.depth, settings.shard_size, kept, processes)
-        search.run()
+        found = search.run()
         encoder.close()
         if processes.rank:
             return {}
         searched = time.monotonic()
         scratch = stack.enter_context(workspace(output_dir))
+        share, reason = settings.max_share, "--no_filter" if settings.no_filter else "--max_share"
+        if share is None and not settings.no_filter:
+            share, reason = calibrate(hardest_known(texts, found.best["positives"].of, found.pair_scores))
         manifest = {
             "model": model,
             "settings": json.loads(json.dumps(asdict(settings), default=str)),
             "encoding": asdict(encoding),
             "notes": encoder.notes,
             "bm25": search.bm25.settings,
-            **_choose_and_write(files, texts, search, settings, reranker, scratch / "mined", counts),
+            "share": {"value": share, "reason": reason},
+            **write_rows(files, Chooser(texts, found, share, settings.negatives, reranker), scratch / "mined"),
         }
+        manifest["counts"] = counts | manifest["counts"]
         times = {"search": searched - began, "filters": time.monotonic() - searched}
         manifest["seconds"] = {name: round(seconds, 1) for name, seconds in times.items()}
         written = json.dumps(manifest, ensure_ascii=False, indent=2) + "\n"
@@ -201,34 +204,6 @@ def _keep_or_clear(kept: Path, stamp: dict[str, Any]) -> None:
     for file in kept.glob("*-*.npz"):
         file.unlink()
     (kept / STAMP).write_text(written, "utf-8")
-
-
-def _choose_and_write(
-    files: dict[str, Path],
-    texts: Texts,
-    search: Search,
-    settings: MiningSettings,
-    reranker: Reranker | None,
-    folder: Path,
-    counts: dict[str, int],
-) -> dict[str, Any]:
-    from m3kit.mining.false_negatives import Positives, calibrate, hardest_known
-    from m3kit.mining.mined_rows import Chooser, write_rows
-
-    positives = Positives(texts)
-    share, reason = settings.max_share, "--no_filter" if settings.no_filter else "--max_share"
-    if share is None and not settings.no_filter:
-        share, reason = calibrate(hardest_known(texts, positives, search.positives.of, search.pair_scores))
-    chooser = Chooser(texts, search, positives, share, settings.negatives, reranker)
-    written, tally = write_rows(files, counts["rows_mined"], folder, chooser), chooser.tally
-    return {
-        "share": {"value": share, "reason": reason},
-        "counts": counts | {"rows_written": sum(entry["rows"] for entry in written)} | dict(tally.counts),
-        "thrown_away": dict(tally.thrown_away.most_common()),
-        "given_negatives_thrown_away": dict(tally.given_thrown_away.most_common()),
-        "files": written,
-        "examples": tally.examples,
-    }
 
 
 def _tell(manifest: dict[str, Any], output_dir: Path) -> None:

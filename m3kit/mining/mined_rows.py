@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import orjson
 
 from m3kit.data.prepared import PreparedRow, read_prepared
 from m3kit.mining.false_negatives import ABOVE_SHARE, BY_RERANKER, Positives, limit
-from m3kit.mining.search import Search
+from m3kit.mining.search import Found
 from m3kit.mining.texts import Texts
 from m3kit.progress import bar
 from m3kit.teachers import Reranker
@@ -24,6 +24,43 @@ EXAMPLES = 10
 SURVIVORS = 2
 
 
+def write_rows(files: dict[str, Path], chooser: Chooser, folder: Path) -> dict[str, Any]:
+    """Write each file's rows below ``folder``, those of retrieval with new negatives, all others unchanged.
+
+    Returns counts, what was thrown away, the files and examples.
+    """
+    written, examples = [], []
+    rows = chooser.rows
+    shown_at = np.unique(np.linspace(0, rows - 1, EXAMPLES).astype(int)).tolist()
+    with bar(rows, "choosing negatives", "rows") as shown:
+        done = 0
+        for name, file in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            entry = {"source": str(file), "output": name, "rows": 0, "rows_mined": 0}
+            with (folder / name).open("wb") as out:
+                for row in read_prepared(file):
+                    entry["rows"] += 1
+                    if not row.is_retrieval:
+                        out.write(row.raw + b"\n")
+                        continue
+                    positive, negatives = chooser.choose(done, row)
+                    mined = _mined(row.data, negatives, chooser.counts)
+                    out.write(orjson.dumps(mined, option=orjson.OPT_APPEND_NEWLINE))
+                    if negatives and any(done >= number for number in shown_at[len(examples) :]):
+                        examples.append(_example(row.data, positive, negatives[0]))
+                    entry["rows_mined"] += 1
+                    done += 1
+                    shown.update()
+            written.append(entry)
+    return {
+        "counts": {"rows_written": sum(entry["rows"] for entry in written), **chooser.counts},
+        "thrown_away": dict(chooser.thrown_away[True].most_common()),
+        "given_negatives_thrown_away": dict(chooser.thrown_away[False].most_common()),
+        "files": written,
+        "examples": examples,
+    }
+
+
 @dataclass
 class Negative:
     text: str
@@ -31,43 +68,23 @@ class Negative:
     mined: bool  # or given with the row
 
 
-@dataclass
-class Tally:
-    """``thrown_away``: reason → candidates, the given negatives counted apart."""
-
-    counts: Counter = field(default_factory=Counter)
-    thrown_away: Counter = field(default_factory=Counter)
-    given_thrown_away: Counter = field(default_factory=Counter)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-
-    def throw(self, negative: Negative, reason: str) -> None:
-        (self.thrown_away if negative.mined else self.given_thrown_away)[reason] += 1
-
-
 class Chooser:
     """Chooses the negatives of each row: candidates in turn from each list, then the given ones.
 
-    Without a ``share`` nothing is thrown away.
+    Without a ``share`` nothing is thrown away. ``thrown_away``: reason → mined ones under True, given ones under False.
     """
 
-    def __init__(
-        self,
-        texts: Texts,
-        search: Search,
-        positives: Positives,
-        share: float | None,
-        negatives: int,
-        reranker: Reranker | None,
-    ):
-        self._texts, self._search, self._positives, self._share = texts, search, positives, share
-        self._wanted, self._reranker = negatives, reranker
-        self.tally = Tally()
+    def __init__(self, texts: Texts, found: Found, share: float | None, wanted: int, reranker: Reranker | None):
+        self._texts, self._positives, self._share = texts, Positives(texts), share
+        self.rows = len(texts.row_query)
+        self._lists = [best for name, best in found.best.items() if name != "positives"]
+        self._pair_scores, self._wanted, self._reranker = found.pair_scores, wanted, reranker
+        self.counts, self.thrown_away = Counter(), {True: Counter(), False: Counter()}
 
     def choose(self, number: int, row: PreparedRow) -> tuple[float, list[Negative]]:
-        """(mean dense score of the positives, negatives, hardest first) of a row, whose number among those of retrieval
-        is given."""
+        """(mean dense score of the positives, negatives, hardest first) of a row; ``number`` is that of ``Texts``."""
         query, own, given = self._texts.row(number)
-        scores = self._search.pair_scores[self._texts.first[number] : self._texts.first[number + 1]]
+        scores = self._pair_scores[self._texts.first[number] : self._texts.first[number + 1]]
         positive = float(scores[: len(own)].mean())
         judge, seen = self._positives.judge(query), set(own.tolist())
 
@@ -76,15 +93,13 @@ class Chooser:
                 if passage in seen:
                     continue
                 seen.add(passage)
-                negative = Negative(self._texts.passages[passage], score, mined)
-                reason = None
+                text, reason = self._texts.passages[passage], None
                 if self._share is not None:
-                    above = score > limit(self._share, positive)
-                    reason = judge(negative.text) or (ABOVE_SHARE if above else None)
+                    reason = judge(text) or (ABOVE_SHARE if score > limit(self._share, positive) else None)
                 if reason:
-                    self.tally.throw(negative, reason)
+                    self.thrown_away[mined][reason] += 1
                 else:
-                    yield negative
+                    yield Negative(text, score, mined)
 
         most = self._wanted * SURVIVORS if self._reranker else self._wanted
         kept = list(islice(passing(self._in_turn(query), True), most))
@@ -97,7 +112,7 @@ class Chooser:
 
     def _in_turn(self, query: int) -> Iterator[tuple[int, float]]:
         """(passage, dense score): the best by dense, the best by sparse, the best by BM25, the second by dense, …"""
-        lists = [best.of(query)[["passage", "dense"]].tolist() for best in self._search.best.values()]
+        lists = [best.of(query)[["passage", "dense"]].tolist() for best in self._lists]
         return (pair for pair in chain.from_iterable(zip_longest(*lists)) if pair)
 
     def _reranked(self, row: PreparedRow, negatives: list[Negative]) -> list[Negative]:
@@ -108,54 +123,26 @@ class Chooser:
         kept = []
         for negative, score in zip(negatives, scores, strict=True):
             if score > limit(self._share, positive):
-                self.tally.throw(negative, BY_RERANKER)
+                self.thrown_away[negative.mined][BY_RERANKER] += 1
             else:
                 kept.append(negative)
         return kept
 
 
-def write_rows(files: dict[str, Path], rows: int, folder: Path, chooser: Chooser) -> list[dict[str, Any]]:
-    """Write each file's rows below ``folder``: the ``rows`` of retrieval with new negatives, all others unchanged.
-
-    Returns what was read and written of each file.
-    """
-    tally, written, done = chooser.tally, [], 0
-    shown_at = np.unique(np.linspace(0, rows - 1, EXAMPLES).astype(int)).tolist()
-    with bar(rows, "choosing negatives", "rows") as shown:
-        for name, file in files.items():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            entry = {"source": str(file), "output": name, "rows": 0, "rows_mined": 0}
-            with (folder / name).open("wb") as out:
-                for row in read_prepared(file):
-                    entry["rows"] += 1
-                    if not row.is_retrieval:
-                        out.write(row.raw + b"\n")
-                        continue
-                    positive, negatives = chooser.choose(done, row)
-                    out.write(orjson.dumps(_mined(row.data, negatives, tally), option=orjson.OPT_APPEND_NEWLINE))
-                    if negatives and any(done >= number for number in shown_at[len(tally.examples) :]):
-                        tally.examples.append(_example(row.data, positive, negatives[0]))
-                    entry["rows_mined"] += 1
-                    done += 1
-                    shown.update()
-            written.append(entry)
-    return written
-
-
-def _mined(row: dict[str, Any], negatives: list[Negative], tally: Tally) -> dict[str, Any]:
+def _mined(row: dict[str, Any], negatives: list[Negative], counts: Counter) -> dict[str, Any]:
     """The row with the chosen negatives; with those that it had, where none is left."""
     mined = sum(negative.mined for negative in negatives)
-    tally.counts["negatives_mined"] += mined
-    tally.counts["given_negatives_kept"] += len(negatives) - mined
-    tally.counts["rows_with_mined_negatives"] += mined > 0
+    counts["negatives_mined"] += mined
+    counts["given_negatives_kept"] += len(negatives) - mined
+    counts["rows_with_mined_negatives"] += mined > 0
     if not negatives:
-        tally.counts["rows_left_as_given"] += 1
+        counts["rows_left_as_given"] += 1
         return row
     row = row | {"neg": [negative.text for negative in negatives]}
     if "neg_scores" in row or "pos_scores" in row:
         # The teacher has not seen the new negatives.
         row = {name: value for name, value in row.items() if name not in ("neg_scores", "pos_scores")}
-        tally.counts["rows_without_their_teacher_scores"] += 1
+        counts["rows_without_their_teacher_scores"] += 1
     if row.get("type") == "only_1neg" and len(row["neg"]) > 1:
         row["type"] = "retrieval"  # it would be trained on one negative only
     return row

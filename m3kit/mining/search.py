@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 
@@ -82,43 +82,47 @@ class Best:
         return self._entries[self._starts[query] : self._starts[query + 1]]
 
 
-class Search:
-    """Searches the shards, each a file in ``folder`` when it is done: what was found in it.
+class Found:
+    """``best``: of each query by dense, sparse (with M3's heads) and bm25, and by dense the best ``positives`` of all
+    rows. ``pair_scores``: the dense score of each of ``Texts.pairs`` for its row's query."""
 
-    ``best``: by dense, sparse (with M3's heads) and bm25. ``positives``: by dense, of the positives of all rows.
-    ``pair_scores``: the dense score of each of ``Texts.pairs`` for its row's query. The three are
-    whole after ``run``, in the first process.
-    """
+    def __init__(self, texts: Texts, has_heads: bool, depth: int):
+        count = len(texts.queries)
+        # By words nothing is found that shares none.
+        sparse = {"sparse": Best(count, depth, 0.0)} if has_heads else {}
+        self.best = {"dense": Best(count, depth), **sparse, "bm25": Best(count, depth, 0.0)}
+        self.best["positives"] = Best(count, POSITIVES)
+        self.pair_scores = np.full(len(texts.pairs), np.nan, np.float32)
+
+    def take(self, shard: Mapping[str, np.ndarray]) -> None:
+        for name, best in self.best.items():
+            best.take(shard[name])
+        self.pair_scores[shard["pairs"]] = shard["pair_scores"]
+
+
+class Search:
+    """Searches shard by shard; what each has found is kept in a file of ``folder``."""
 
     def __init__(self, texts: Texts, encoder: Encoder, depth: int, shard_size: int, folder: Path, processes: Processes):
         self._texts, self._encoder, self._folder, self._processes = texts, encoder, folder, processes
-        self._shard_size = shard_size
-        self._depth = depth
+        self._depth, self._shard_size = depth, shard_size
         self.bm25 = ShardedBm25(texts.queries, texts.passages)
         self._pair_query, self._is_positive = texts.pair_query(), texts.is_positive()
-        self._order = np.argsort(texts.pairs, kind="stable")
-        self._sorted = texts.pairs[self._order]
-        self._clear()
+        self._by_passage = np.argsort(texts.pairs, kind="stable")
 
-    def _clear(self) -> None:
-        count = len(self._texts.queries)
-        # By words nothing is found that shares none.
-        self.best = {"dense": Best(count, self._depth)}
-        if self._encoder.has_heads:
-            self.best["sparse"] = Best(count, self._depth, 0.0)
-        self.best["bm25"] = Best(count, self._depth, 0.0)
-        self.positives = Best(count, POSITIVES)
-        self.pair_scores = np.full(len(self._texts.pairs), np.nan, np.float32)
-
-    def run(self) -> None:
-        name, texts = self._encoder.model.name, self._texts
+    def run(self) -> Found:
+        """What all processes have found, in the first one."""
+        texts, heads = self._texts, self._encoder.has_heads
         files = self._files("queries", len(texts.queries), self._encode_queries, "encoding queries")
         self._load_queries(files)
-        files = self._files("found", len(texts.passages), self._search, f"searching with {name}")
-        self._clear()
+        self._so_far = Found(texts, heads, self._depth)
+        title = f"searching with {self._encoder.model.name}"
+        files = self._files("passages", len(texts.passages), self._search, title)
+        found = Found(texts, heads, self._depth)
         for file in files if self._processes.rank == 0 else ():
-            with np.load(file) as found:
-                self._take(found)
+            with np.load(file) as shard:
+                found.take(shard)
+        return found
 
     def _files(self, name: str, count: int, make: Callable[[range, Watch], dict], title: str) -> list[Path]:
         """One file for each shard of so many texts, made by one of the processes unless it is there; all are in the
@@ -172,24 +176,20 @@ class Search:
         if self._encoder.has_heads:
             by_words["sparse"] = self._lexical(vectors.lexical).T.tocsr()
         is_positive = self._is_positive[numbers.start : numbers.stop]
-        found: dict[str, list] = {name: [] for name in [*self.best, "positives"]}
+        found: dict[str, list] = {name: [] for name in self._so_far.best}
         for first in range(0, len(self._dense), QUERY_BLOCK):
             block = slice(first, first + QUERY_BLOCK)
             dense = (self._dense[block] @ passages.T).cpu().numpy()
             scores = {name: (self._by_words[name][block] @ own).toarray() for name, own in by_words.items()}
             scores |= {"dense": dense, "positives": np.where(is_positive, dense, np.float32(-np.inf))}
-            for name, best in (self.best | {"positives": self.positives}).items():
+            for name, best in self._so_far.best.items():
                 found[name].append(best.entering(first, scores[name], dense, numbers.start))
-        pairs = self._order[slice(*np.searchsorted(self._sorted, [numbers.start, numbers.stop]))]
+        ends = np.searchsorted(self._texts.pairs, [numbers.start, numbers.stop], sorter=self._by_passage)
+        pairs = self._by_passage[slice(*ends)]
         left = torch.from_numpy(self._pair_query[pairs]).split(PAIR_BLOCK)
         right = torch.from_numpy(self._texts.pairs[pairs] - numbers.start).split(PAIR_BLOCK)
         own = [(self._dense[one] * passages[other]).sum(dim=1) for one, other in zip(left, right, strict=True)]
-        arrays = {name: np.concatenate(blocks) for name, blocks in found.items()}
-        arrays |= {"pairs": pairs, "pair_scores": torch.cat(own).cpu().numpy()}
-        self._take(arrays)
-        return arrays
-
-    def _take(self, found) -> None:
-        for name, best in (self.best | {"positives": self.positives}).items():
-            best.take(found[name])
-        self.pair_scores[found["pairs"]] = found["pair_scores"]
+        shard = {name: np.concatenate(blocks) for name, blocks in found.items()}
+        shard |= {"pairs": pairs, "pair_scores": torch.cat(own).cpu().numpy()}
+        self._so_far.take(shard)
+        return shard

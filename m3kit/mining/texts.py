@@ -17,18 +17,21 @@ from m3kit.errors import KitError
 from m3kit.evaluation.beir import passage_text
 from m3kit.progress import bar
 
+QUERIES, PASSAGES, ROWS = "queries.txt", "passages.txt", "rows.npz"
+
 
 class TextFile(Sequence):
-    """Texts on disk, each read when it is asked for: what is held in memory is twelve bytes a text."""
+    """Texts on disk, each read when it is asked for: what is held in memory is sixteen bytes a text."""
 
-    def __init__(self, path: Path, starts: np.ndarray, sizes: np.ndarray):
-        self._file, self._starts, self._sizes = path.open("rb"), starts, sizes
+    def __init__(self, path: Path, places: np.ndarray):
+        self._file, self._places = path.open("rb"), places
 
     def __len__(self) -> int:
-        return len(self._starts)
+        return self._places.shape[1]
 
     def __getitem__(self, number: int) -> str:
-        return os.pread(self._file.fileno(), int(self._sizes[number]), int(self._starts[number])).decode("utf-8")
+        start, size = self._places[:, number].tolist()
+        return os.pread(self._file.fileno(), size, start).decode("utf-8")
 
 
 class _Writer:
@@ -43,16 +46,15 @@ class _Writer:
         self.keys.append(xxh3_64_intdigest(raw))
         self._sizes.append(self._file.write(raw))
 
-    def close(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The number of each text that was added; where each number's text is."""
+    def close(self) -> tuple[np.ndarray, np.ndarray]:
+        """The number of each text that was added; (start, size) in the file of each number's, int64 (2, numbers)."""
         self._file.close()
-        sizes = np.array(self._sizes, np.int32)
-        starts = np.cumsum(sizes, dtype=np.int64) - sizes
+        sizes = np.array(self._sizes, np.int64)
         _, first, same = np.unique(np.array(self.keys), return_index=True, return_inverse=True)
         order = np.argsort(first)
         numbers = np.empty(len(first), np.int32)
         numbers[order] = np.arange(len(first))
-        return numbers[same], {"starts": starts[first[order]], "sizes": sizes[first[order]]}
+        return numbers[same], np.stack([np.cumsum(sizes) - sizes, sizes])[:, first[order]]
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def collect(files: Sequence[Path], corpus: Path | None, folder: Path) -> tuple[d
 
     Raises ``KitError`` that names each line to be put right.
     """
-    queries, passages = _Writer(folder / "queries.txt"), _Writer(folder / "passages.txt")
+    queries, passages = _Writer(folder / QUERIES), _Writer(folder / PASSAGES)
     positives, sizes = array("i"), array("i")
     read = 0
     with bar(None, "reading texts", "texts") as shown:
@@ -112,34 +114,30 @@ def collect(files: Sequence[Path], corpus: Path | None, folder: Path) -> tuple[d
             shown.update()
     if not positives:
         raise KitError("none of the rows is one of retrieval, so there is nothing to mine; leave this step out")
-    row_query, of_queries = queries.close()
-    numbers, of_passages = passages.close()
+    row_query, query_places = queries.close()
+    numbers, passage_places = passages.close()
     first = np.cumsum([0, *sizes])
-    arrays = {"row_query": row_query, "first": first, "positives": np.array(positives), "pairs": numbers[: first[-1]]}
-    np.savez(folder / "rows.npz", **arrays)
-    np.savez(folder / "queries.npz", **of_queries)
-    np.savez(folder / "passages.npz", **of_passages)
+    rows = {"row_query": row_query, "first": first, "positives": np.array(positives), "pairs": numbers[: first[-1]]}
+    np.savez(folder / ROWS, query_places=query_places, passage_places=passage_places, **rows)
     counts = {
         "rows_read": read,
         "rows_mined": len(positives),
         "rows_copied": read - len(positives),
-        "queries": len(of_queries["starts"]),
-        "passages": len(of_passages["starts"]),
-        "passages_of_the_corpus_alone": len(of_passages["starts"]) - len(np.unique(arrays["pairs"])),
+        "queries": query_places.shape[1],
+        "passages": passage_places.shape[1],
+        "passages_of_the_corpus_alone": passage_places.shape[1] - len(np.unique(rows["pairs"])),
     }
-    digest = xxh3_128(np.array(queries.keys))
-    for part in (np.array(passages.keys), *arrays.values()):
+    digest = xxh3_128()
+    for part in (queries.keys, passages.keys, *rows.values()):
         digest.update(part)
     return counts, digest.hexdigest()
 
 
 def load(folder: Path) -> Texts:
-    files = {}
-    for name in ("queries", "passages"):
-        with np.load(folder / f"{name}.npz") as places:
-            files[name] = TextFile(folder / f"{name}.txt", **places)
-    with np.load(folder / "rows.npz") as arrays:
-        return Texts(**files, **arrays)
+    with np.load(folder / ROWS) as arrays:
+        rows = dict(arrays)
+    queries = TextFile(folder / QUERIES, rows.pop("query_places"))
+    return Texts(queries, TextFile(folder / PASSAGES, rows.pop("passage_places")), **rows)
 
 
 def _corpus_texts(corpus: Path) -> Iterator[str]:
