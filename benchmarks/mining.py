@@ -131,7 +131,7 @@ def timed(command: list, output: Path, kill_after: int | None) -> tuple[float, i
 
 
 def finished_shards(output: Path) -> int:
-    return len(list(output.with_name(f".{output.name}.mining").glob("passages-??????.npz")))
+    return len(list(output.with_name(f".{output.name}.mining").glob("shard-??????.npz")))
 
 
 if __name__ == "__main__":

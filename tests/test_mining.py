@@ -262,7 +262,7 @@ def test_bad_input_is_named(word_model, tmp_path, capsys):
     assert "--max_share" in told(good, word_model, tmp_path / "out", "--max_share", "1.5")
     assert "--no_filter" in told(good, word_model, tmp_path / "out", "--reranker", str(word_model), "--no_filter")
     assert "is no reranker" in told(good, word_model, tmp_path / "out", "--reranker", str(word_model))
-    assert not (tmp_path / "out" / "mining.json").exists()
+    assert not (tmp_path / "out").exists() and not (tmp_path / ".out.mining").exists()
 
 
 # ---- shards, interruptions, processes ------------------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_rows_that_changed_meanwhile_are_searched_anew(word_model, tmp_path, mon
 
     def stop_in_the_second(self, found):
         take(self, found)
-        if list((tmp_path / ".out.mining").glob("passages-*.npz")):
+        if list((tmp_path / ".out.mining").glob("shard-*.npz")):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

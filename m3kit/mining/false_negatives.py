@@ -39,31 +39,26 @@ class Positives:
         self._rows = np.argsort(of_rows, kind="stable")
         self._sorted = of_rows[self._rows]
 
-    def judge(self, query: int) -> Judge:
-        group = self._group[query]
+    def judge(self, query: int) -> Callable[[str], str | None]:
+        """What says of a passage why it is no negative of the query, or None."""
+        group, asked = self._group[query], same_text(self._texts.queries[query])
         rows = self._rows[slice(*np.searchsorted(self._sorted, [group, group + 1]))]
-        positives = np.unique(np.concatenate([self._texts.row(row)[1] for row in rows]))
-        return Judge(self._texts.queries[query], [self._texts.passages[number] for number in positives])
+        numbers = np.unique(np.concatenate([self._texts.row(row)[1] for row in rows]))
+        known = [same_text(self._texts.passages[number]) for number in numbers]
+        words_of_known, near_to = [split(text) for text in known], NearTo(known)
 
+        def why_not(passage: str) -> str | None:
+            same = same_text(passage)
+            if same in known:
+                return KNOWN
+            if same == asked:
+                return QUERY
+            words = split(same)
+            if any(one_word_apart(words, other) or near_to(same, at) for at, other in enumerate(words_of_known)):
+                return NEAR_POSITIVE
+            return None
 
-class Judge:
-    """Says of a passage whether it is a known positive of one query, or nearly one."""
-
-    def __init__(self, query: str, positives: list[str]):
-        self._query, self._positives = same_text(query), [same_text(text) for text in positives]
-        self._words, self._near_to = [split(text) for text in self._positives], NearTo(self._positives)
-
-    def __call__(self, text: str) -> str | None:
-        """The reason for which the passage is no negative, or None."""
-        same = same_text(text)
-        if same in self._positives:
-            return KNOWN
-        if same == self._query:
-            return QUERY
-        words = split(same)
-        if any(one_word_apart(words, other) or self._near_to(same, at) for at, other in enumerate(self._words)):
-            return NEAR_POSITIVE
-        return None
+        return why_not
 
 
 def one_word_apart(one: list[str], other: list[str]) -> bool:

@@ -143,7 +143,11 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
         if processes.rank == 0:
             stack.enter_context(alone_with(output_dir))
             kept.mkdir(exist_ok=True)
-            counts, digest = collect(list(files.values()), settings.corpus, kept)
+            try:
+                counts, digest = collect(list(files.values()), settings.corpus, kept)
+            except KitError:
+                shutil.rmtree(kept)
+                raise
             _keep_or_clear(kept, _stamp(digest, found_model.folder, encoding, settings))
             _say(f"{counts['rows_mined']} rows, {counts['queries']} queries, {counts['passages']} passages; encoded as "
                  f"{asdict(encoding)}")  # fmt: skip
@@ -201,7 +205,7 @@ def _keep_or_clear(kept: Path, stamp: dict[str, Any]) -> None:
     if (kept / STAMP).is_file() and (kept / STAMP).read_text("utf-8") == written:
         _say(f"going on with what an earlier run left in {kept}")
         return
-    for file in kept.glob("*-*.npz"):
+    for file in kept.glob("shard-*.npz"):
         file.unlink()
     (kept / STAMP).write_text(written, "utf-8")
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
 from m3kit.evaluation.encode import Encoder, Watch
 from m3kit.mining.sharded_bm25 import ShardedBm25
@@ -112,52 +112,31 @@ class Search:
 
     def run(self) -> Found:
         """What all processes have found, in the first one."""
-        texts, heads = self._texts, self._encoder.has_heads
-        files = self._files("queries", len(texts.queries), self._encode_queries, "encoding queries")
-        self._load_queries(files)
+        texts, heads, name = self._texts, self._encoder.has_heads, self._encoder.model.name
+        queries = list(texts.queries)
+        with bar(len(queries), "encoding queries", "queries") as shown:
+            vectors = self._encoder.queries(queries, shown.update)
+        self._dense = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._encoder.settings.device)
+        self._by_words = {"bm25": self.bm25.queries, "sparse": self._lexical(vectors.lexical or [])}
         self._so_far = Found(texts, heads, self._depth)
-        title = f"searching with {self._encoder.model.name}"
-        files = self._files("passages", len(texts.passages), self._search, title)
+        count = len(texts.passages)
+        shards = [range(start, min(count, start + self._shard_size)) for start in range(0, count, self._shard_size)]
+        files = [self._folder / f"shard-{number:06d}.npz" for number in range(len(shards))]
+        with bar(count, f"searching with {name}", "passages") as shown:
+            for number in range(self._processes.rank, len(shards), self._processes.count):
+                if files[number].is_file():
+                    shown.update(len(shards[number]) * self._processes.count)
+                    continue
+                shard = self._search(shards[number], lambda done: shown.update(done * self._processes.count))
+                temporary = files[number].with_suffix(".tmp.npz")
+                np.savez(temporary, **shard)
+                temporary.replace(files[number])
+        self._processes.wait()
         found = Found(texts, heads, self._depth)
         for file in files if self._processes.rank == 0 else ():
             with np.load(file) as shard:
                 found.take(shard)
         return found
-
-    def _files(self, name: str, count: int, make: Callable[[range, Watch], dict], title: str) -> list[Path]:
-        """One file for each shard of so many texts, made by one of the processes unless it is there; all are in the
-        end."""
-        shards = [range(start, min(count, start + self._shard_size)) for start in range(0, count, self._shard_size)]
-        files = [self._folder / f"{name}-{number:06d}.npz" for number in range(len(shards))]
-        with bar(count, title, name) as shown:
-            for number in range(self._processes.rank, len(shards), self._processes.count):
-                if files[number].is_file():
-                    shown.update(len(shards[number]) * self._processes.count)
-                    continue
-                made = make(shards[number], lambda done: shown.update(done * self._processes.count))
-                temporary = files[number].with_suffix(".tmp.npz")
-                np.savez(temporary, **made)
-                temporary.replace(files[number])
-        self._processes.wait()
-        return files
-
-    # ---- queries ----
-
-    def _encode_queries(self, numbers: range, watch: Watch) -> dict[str, np.ndarray]:
-        vectors = self._encoder.queries([self._texts.queries[number] for number in numbers], watch)
-        lexical = self._lexical(vectors.lexical or [])
-        parts = {part: getattr(lexical, part) for part in ("data", "indices", "indptr")}
-        return {"dense": vectors.dense.astype(np.float32), **parts}
-
-    def _load_queries(self, files: list[Path]) -> None:
-        dense, lexical = [], []
-        for file in files:
-            with np.load(file) as arrays:
-                dense.append(arrays["dense"])
-                parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-                lexical.append(csr_matrix(parts, shape=(len(parts[2]) - 1, len(self._encoder.tokenizer))))
-        self._dense = torch.from_numpy(np.concatenate(dense)).to(self._encoder.settings.device)
-        self._by_words = {"bm25": self.bm25.queries, "sparse": vstack(lexical, format="csr")}
 
     def _lexical(self, weights: list[dict[str, float]]) -> csr_matrix:
         """M3's lexical weights, float32 (texts, tokens of the tokenizer)."""
@@ -165,8 +144,6 @@ class Search:
         tokens = np.fromiter((int(token) for row in weights for token in row), np.int32, ends[-1])
         values = np.fromiter((weight for row in weights for weight in row.values()), np.float32, ends[-1])
         return csr_matrix((values, tokens, ends), shape=(len(weights), len(self._encoder.tokenizer)))
-
-    # ---- one shard ----
 
     def _search(self, numbers: range, watch: Watch) -> dict[str, np.ndarray]:
         texts = [self._texts.passages[number] for number in numbers]
