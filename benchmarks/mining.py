@@ -131,11 +131,7 @@ def timed(command: list, output: Path, kill_after: int | None) -> tuple[float, i
 
 
 def finished_shards(output: Path) -> int:
-    state = output / ".mining" / "best-0000.npz"
-    if not state.is_file():
-        return 0
-    with np.load(state) as arrays:
-        return int(arrays["shard"]) + 1
+    return len(list(output.with_name(f".{output.name}.mining").glob("shard-??????.npz")))
 
 
 if __name__ == "__main__":

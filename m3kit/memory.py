@@ -16,6 +16,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from m3kit.arguments import positive
 from m3kit.errors import KitError
 from m3kit.free_memory import free_on_gpus, free_on_machine
 from m3kit.hub import find_local_config
@@ -63,17 +64,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cache_dir", help="where Hub models are kept (default: the Hub library's own place)")
     # the batch
     parser.add_argument("--per_device_train_batch_size", type=_batch_size, default=2, help="queries, or auto")
-    parser.add_argument("--train_group_size", type=_positive, default=8, help="passages of each query")
-    parser.add_argument("--query_max_len", type=_positive, default=512, help="tokens")
-    parser.add_argument("--passage_max_len", type=_positive, default=512, help="tokens")
-    parser.add_argument("--sub_batch_tokens", type=_positive, default=16384, help="tokens that are encoded at once")
+    parser.add_argument("--train_group_size", type=positive, default=8, help="passages of each query")
+    parser.add_argument("--query_max_len", type=positive, default=512, help="tokens")
+    parser.add_argument("--passage_max_len", type=positive, default=512, help="tokens")
+    parser.add_argument("--sub_batch_tokens", type=positive, default=16384, help="tokens that are encoded at once")
     # the training
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="fp16")
     for name, default in SWITCHES.items():
         parser.add_argument(f"--{name}", type=_true_or_false, default=default, metavar="True|False")
     # the machine
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
-    parser.add_argument("--processes", type=_positive, default=1, help="GPUs, or processes on the CPU")
+    parser.add_argument("--processes", type=positive, default=1, help="GPUs, or processes on the CPU")
     parser.add_argument("--deepspeed", action="store_true", help="with ZeRO-0, as ds_stage0.json has it")
     parser.add_argument("--json", action="store_true", help="print the plan as one JSON object, in bytes")
 
@@ -99,14 +100,8 @@ def run(args: argparse.Namespace) -> None:
     print(judge(lines, step.device, step.processes, free))
 
 
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
 def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else _positive(text)
+    return None if text == "auto" else positive(text)
 
 
 def _true_or_false(text: str) -> bool:

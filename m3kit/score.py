@@ -23,7 +23,7 @@ import numpy as np
 import orjson
 from xxhash import xxh3_128
 
-from m3kit.data.prepared import PreparedRow, find_prepared, read_prepared
+from m3kit.data.prepared import PreparedRow, check_output, find_prepared, read_prepared
 from m3kit.data.problems import Problem, refuse
 from m3kit.data.workspace import alone_with, replace_folder, workspace
 from m3kit.errors import KitError
@@ -111,8 +111,8 @@ def score(
     written, and what was scored before is kept for the next time.
     """
     files = find_prepared(train_data)
-    _check_output(output_dir, files.values())
-    rows = {name: read_prepared(file) for name, file in files.items()}
+    check_output(output_dir, files.values(), MANIFEST)
+    rows = {name: list(read_prepared(file)) for name, file in files.items()}
     wanted = [row for of_file in rows.values() for row in of_file if row.is_retrieval]
     if not wanted:
         raise KitError("there is no row of retrieval to score; rows of other tasks are trained without a teacher")
@@ -142,14 +142,6 @@ def score(
         _kept(output_dir).unlink(missing_ok=True)
     _tell(manifest, output_dir)
     return manifest
-
-
-def _check_output(output_dir: Path, files: Iterable[Path]) -> None:
-    for file in files:
-        if output_dir.resolve() in file.resolve().parents:
-            raise KitError(f"--output_dir {output_dir} holds {file}, which is to be scored; choose another folder")
-    if output_dir.is_dir() and any(output_dir.iterdir()) and not (output_dir / MANIFEST).is_file():
-        raise KitError(f"{output_dir} holds files that score did not write; choose an empty or new folder")
 
 
 def _unscored(row: PreparedRow) -> Problem:

@@ -48,7 +48,7 @@ class Reranker:
         if not _is_cross_encoder(self.folder):
             raise KitError(
                 f"{given} is no reranker: its {CONFIG} names no …ForSequenceClassification; give a cross-encoder such "
-                "as BAAI/bge-reranker-v2-m3, or --teacher hybrid for an embedding model"
+                "as BAAI/bge-reranker-v2-m3"
             )
         self.batch_size = batch_size
         self.device, _ = choose_device(device)

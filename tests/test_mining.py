@@ -15,12 +15,11 @@ from mining_helpers import WORDS, made_up_rows, write_rows, write_word_model
 
 from m3kit.__main__ import main
 from m3kit.evaluation.bm25 import rank_bm25
-from m3kit.mining.best import Best
 from m3kit.mining.false_negatives import calibrate, one_word_apart
-from m3kit.mining.mine import mine
-from m3kit.mining.mining_settings import MiningSettings
-from m3kit.mining.shared_words import SharedWords
-from m3kit.mining.textfile import TextFile, TextWriter
+from m3kit.mining.mine import MiningSettings, mine
+from m3kit.mining.search import Best, Found
+from m3kit.mining.sharded_bm25 import ShardedBm25
+from m3kit.mining.texts import collect, load
 
 ENCODING = {"pooling_method": "mean", "query_max_len": 64, "passage_max_len": 64}
 
@@ -88,7 +87,7 @@ def test_planted_false_negatives_are_never_mined_but_without_the_filter_they_are
     found, manifest = mined(rows, word_model, tmp_path / "a", max_share=1.0)
     assert copies_taken(found, rows) == [0, 0, 0]
     assert sum(manifest["thrown_away"].values()) >= 60 * 3
-    unfiltered, manifest = mined(rows, word_model, tmp_path / "b", filter=False)
+    unfiltered, manifest = mined(rows, word_model, tmp_path / "b", no_filter=True)
     assert all(count > 50 for count in copies_taken(unfiltered, rows))
     assert manifest["thrown_away"] == {} and manifest["share"]["value"] is None
 
@@ -189,19 +188,22 @@ def test_rows_of_other_tasks_are_copied_and_all_are_counted(word_model, tmp_path
 
 
 def test_a_reranker_throws_away_what_it_takes_for_right(word_model, tmp_path, monkeypatch):
-    from m3kit.mining.reranking import Reranker
-
     class Fake:
-        """Takes a passage for right that begins with that word."""
+        """Takes a passage for right that begins with that word: logits."""
 
-        def predict(self, pairs, show_progress_bar):
-            return np.array([0.9 if text.startswith("right") else 0.1 for _, text in pairs])
+        def __init__(self, given, **machine):
+            assert given == "any"
 
-    monkeypatch.setattr(Reranker, "_model", Fake())
+        def scores(self, pairs):
+            return np.array([2.0 if text.startswith("right") else -2.0 for _, _, text in pairs], np.float32)
+
+    monkeypatch.setattr("m3kit.teachers.Reranker", Fake)
     rows = [row | {"pos": [f"right {row['pos'][0]}"]} for row in made_up_rows(60)]
     found, manifest = mined(rows, word_model, tmp_path, reranker="any", max_share=0.95)
     assert not any("right" in text for row in found for text in row["neg"])
     assert any("reranker" in reason for reason in manifest["thrown_away"])
+    # All other passages are positives of some row, so the given ones are left.
+    assert manifest["counts"]["given_negatives_kept"] > 0
 
 
 # ---- the command ---------------------------------------------------------------------------------------------------
@@ -250,15 +252,17 @@ def test_bad_input_is_named(word_model, tmp_path, capsys):
     assert all(f"{bad}:{line}: " in message for line in (1, 2, 3)) and f"{bad}:4" not in message
     assert f"{empty}:1: the file has no row" in told(empty)
     assert "nothing to mine" in told(sts)
-    assert "did not write" in told(good, out=foreign)
+    assert "choose an empty or new folder" in told(good, out=foreign)
     (tmp_path / "good" / "mining.json").write_text("{}")
-    assert "would be replaced" in told(good, out=tmp_path / "good")
+    assert "lies in --output_dir" in told(good, out=tmp_path / "good")
     assert "no such file" in told(tmp_path / "nothing")
     assert "--corpus" in told(good, word_model, tmp_path / "out", "--corpus", str(tmp_path / "c"))
-    corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "fine"}, {"title": "alone"}])
+    corpus = write_jsonl(tmp_path / "c.jsonl", [{"text": "fine"}, {"text": " "}])
     assert f"{corpus}:2: " in told(good, word_model, tmp_path / "out", "--corpus", str(corpus))
     assert "--max_share" in told(good, word_model, tmp_path / "out", "--max_share", "1.5")
-    assert not (tmp_path / "out" / "mining.json").exists()
+    assert "--no_filter" in told(good, word_model, tmp_path / "out", "--reranker", str(word_model), "--no_filter")
+    assert "is no reranker" in told(good, word_model, tmp_path / "out", "--reranker", str(word_model))
+    assert not (tmp_path / "out").exists() and not (tmp_path / ".out.mining").exists()
 
 
 # ---- shards, interruptions, processes ------------------------------------------------------------------------------
@@ -272,39 +276,44 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_killed_between_shards_it_goes_on_and_ends_with_the_same_files(word_model, tmp_path, monkeypatch, capsys):
     from m3kit.evaluation.encode import Encoder
-    from m3kit.mining.search import Search
 
     file = write_rows(tmp_path / "prepared", made_up_rows(60))
     mine([file], str(word_model), tmp_path / "whole", settings())
-    save, encode = Search._save, Encoder.passages
+    encode = Encoder.passages
     encoded: list[str] = []
 
-    def stop_after_the_second(self, shard):
-        save(self, shard)
-        if shard == 1:
+    def stop_in_the_third(self, texts, watch=None):
+        if len(encoded) == 64:
             raise KeyboardInterrupt
+        encoded.extend(texts)
+        return encode(self, texts, watch)
 
     def counted(self, texts, watch=None):
         encoded.extend(texts)
         return encode(self, texts, watch)
 
-    monkeypatch.setattr(Encoder, "passages", counted)
-    monkeypatch.setattr(Search, "_save", stop_after_the_second)
+    monkeypatch.setattr(Encoder, "passages", stop_in_the_third)
     with pytest.raises(KeyboardInterrupt):
         mine([file], str(word_model), tmp_path / "out", settings())
-    assert not (tmp_path / "out" / "mining.json").exists() and len(encoded) == 64
-    monkeypatch.setattr(Search, "_save", save)
+    assert not (tmp_path / "out").exists() and len(encoded) == 64
+    monkeypatch.setattr(Encoder, "passages", counted)
     mine([file], str(word_model), tmp_path / "out", settings())
     assert len(encoded) == len(set(encoded)) == 120  # none twice
     assert files_of(tmp_path / "out") == files_of(tmp_path / "whole")
     assert "going on with what an earlier run left" in capsys.readouterr().err
+    assert not list(tmp_path.glob(".out.mining"))
 
 
 def test_rows_that_changed_meanwhile_are_searched_anew(word_model, tmp_path, monkeypatch):
-    from m3kit.mining.search import Search
+    take = Found.take
+
+    def stop_in_the_second(self, found):
+        take(self, found)
+        if list((tmp_path / ".out.mining").glob("shard-*.npz")):
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(Search, "_search", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(Found, "take", stop_in_the_second)
         with pytest.raises(KeyboardInterrupt):
             mined(made_up_rows(60, seed=1), word_model, tmp_path)
     found, manifest = mined(made_up_rows(60, seed=2), word_model, tmp_path)
@@ -339,38 +348,41 @@ def test_a_model_without_heads_mines_by_dense_and_bm25(word_model, tmp_path):
 def test_the_best_are_those_of_a_full_sort_however_the_passages_come(depth):
     draw = np.random.default_rng(depth)
     scores = draw.integers(-3, 6, (7, 40)).astype(np.float32)  # many ties
-    parts = [Best(7, depth, 0.0), Best(7, depth, 0.0)]
+    # Two processes have every other shard; the first takes what both have found.
+    parts, files = [Best(7, depth, 0.0), Best(7, depth, 0.0)], []
     for number, (start, stop) in enumerate([(0, 10), (10, 11), (11, 30), (30, 40)]):
         some = scores[:, start:stop]
-        for first in (0, 4):
-            block = some[first : first + 4]
-            parts[number % 2].add(first, block, block, np.arange(start, stop, dtype=np.int32))
-    parts[0].merge(parts[1])
+        found = [parts[number % 2].entering(at, some[at : at + 4], -some[at : at + 4], start) for at in (0, 4)]
+        files.append(np.concatenate(found))
+        parts[number % 2].take(files[-1])
+    whole = Best(7, depth, 0.0)
+    for found in files:
+        whole.take(found)
     for query in range(7):
         order = np.argsort(-scores[query], kind="stable")
         expected = [number for number in order.tolist() if scores[query, number] > 0][:depth]
-        assert [number for number in parts[0].numbers[query].tolist() if number >= 0] == expected
-        assert parts[0].dense[query, : len(expected)].tolist() == scores[query, expected].tolist()
+        entries = whole.of(query)
+        assert entries["passage"].tolist() == expected
+        assert entries["dense"].tolist() == (-scores[query, expected]).tolist()
 
 
-def test_bm25_in_shards_ranks_as_bm25_over_all_at_once(tmp_path):
+def test_bm25_in_shards_ranks_as_bm25_over_all_at_once():
     rows = made_up_rows(60)
     queries, passages = [row["query"] for row in rows], [row["pos"][0] for row in rows]
-    words = SharedWords(queries, passages, tmp_path)
-    shards = [passages[:25], passages[25:50], passages[50:]]
-    for shard, texts in enumerate(shards):
-        words.count(shard, texts)
-    words.total(3)
-    scores = np.hstack([(words.queries @ words.passages(shard)).toarray() for shard in range(3)])
-    expected, _ = rank_bm25(queries, passages, depth=1)
-    assert scores.argmax(axis=1).tolist() == [best for (best,) in expected]
+    words = ShardedBm25(queries, passages)
+    scores = np.hstack([(words.queries @ words.passages(passages[at : at + 25])).toarray() for at in (0, 25, 50)])
+    expected, _ = rank_bm25(queries, passages, depth=5)
+    assert np.argsort(-scores, kind="stable")[:, :1].tolist() == [found[:1] for found in expected]
 
 
-def test_texts_are_read_back_as_they_were_written(tmp_path):
-    texts = ["plain", "Ünïcode 字\n", "", "last"]
-    writer = TextWriter(tmp_path / "texts.txt")
-    for text in texts:
-        writer.append(text)
-    writer.close()
-    read = TextFile(tmp_path / "texts.txt")
-    assert list(read) == texts and read.part(1, 3) == texts[1:3] and len(read) == 4
+def test_texts_are_read_back_once_each_and_rows_by_their_numbers(tmp_path):
+    row = {"query": "wer? 字", "pos": ["Ünïcode 字\n", "b"], "neg": ["c", "b"], "prompt": "", "type": "retrieval"}
+    rows = [row, row | {"pos": ["last"], "neg": ["c"]}]
+    counts, digest = collect([write_rows(tmp_path, rows)], None, tmp_path)
+    texts = load(tmp_path)
+    assert list(texts.queries) == ["wer? 字"] and list(texts.passages) == ["Ünïcode 字\n", "b", "c", "last"]
+    found = [(query, own.tolist(), given.tolist()) for query, own, given in map(texts.row, range(2))]
+    assert found == [(0, [0, 1], [2, 1]), (0, [3], [2])]
+    assert texts.is_positive().tolist() == [True, True, False, True]
+    assert counts["passages"] == 4 and counts["passages_of_the_corpus_alone"] == 0
+    assert collect([write_rows(tmp_path, rows[::-1])], None, tmp_path)[1] != digest

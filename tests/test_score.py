@@ -307,7 +307,7 @@ def test_rows_that_are_not_prepared_are_named(prepared, tmp_path, capsys):
 
 
 def test_no_other_folder_is_overwritten(prepared, tmp_path):
-    with pytest.raises(KitError, match="which is to be scored"):
+    with pytest.raises(KitError, match="lies in --output_dir"):
         score([prepared], prepared, lambda _: Counting())
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "notes.txt").write_text("mine")

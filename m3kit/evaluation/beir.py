@@ -38,7 +38,7 @@ def read_eval_data(folder: Path) -> EvalData:
     """Read and check a BEIR folder. Raises ``KitError`` that names each file and line with its fix."""
     corpus_file, queries_file, qrels_file = _files(folder)
     problems: list[Problem] = []
-    passages = _read_texts(corpus_file, _passage_text, problems)
+    passages = _read_texts(corpus_file, passage_text, problems)
     queries = _read_texts(queries_file, _query_text, problems)
     # With broken texts nearly every line of the qrels would name something unknown: say what came first.
     refuse(problems, "the test data, nothing was evaluated")
@@ -107,7 +107,7 @@ def _query_text(row: dict) -> str:
     return text
 
 
-def _passage_text(row: dict) -> str:
+def passage_text(row: dict) -> str:
     """Title and text with a space between, as BEIR itself gives them to a model."""
     text = " ".join(part for part in (string(row, "title"), string(row, "text")) if part)
     if not text:

@@ -22,6 +22,7 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+from m3kit.arguments import add_encoding_arguments
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import EvalData, read_eval_data
 from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
@@ -60,17 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DENSE,SPARSE,COLBERT",
         help="three numbers: how the hybrid score of the table adds up the three (default: %(default)s)",
     )
-    # encoding
-    trained = "(default: as each model was trained)"
-    parser.add_argument("--query_max_len", type=_positive, help=f"tokens {trained}")
-    parser.add_argument("--passage_max_len", type=_positive, help=f"tokens {trained}")
-    parser.add_argument("--pooling_method", choices=["cls", "mean", "last_token"], help=trained)
-    parser.add_argument("--normalize_embeddings", type=_true_or_false, metavar="True|False", help=trained)
-    parser.add_argument("--query_instruction_for_retrieval", help=f"text put before each query {trained}")
-    parser.add_argument("--batch_size", type=_positive, default=32, help="texts; smaller needs less memory")
-    # machine
-    parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_encoding_arguments(parser, "(default: as each model was trained)")
     parser.add_argument(
         "--cache_dir", help="where hub models are kept (default: as in that run, else the hub library's own place)"
     )
@@ -80,18 +71,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="where vectors of the base are kept for the next time, or none (default: %(default)s)",
     )
-
-
-def _positive(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
-    return int(text)
-
-
-def _true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return text.lower() == "true"
 
 
 def run(args: argparse.Namespace) -> None:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
+from collections.abc import Callable
 
 import numpy as np
+from xxhash import xxh3_64_intdigest
 
-from m3kit.data.near import NearTo, bands, candidates, near_pairs
+from m3kit.data.near import NearTo
 from m3kit.data.text import same_text
 from m3kit.evaluation.bm25 import split
-from m3kit.mining.prepared import Texts
+from m3kit.mining.texts import Texts
 
 KNOWN = "a positive of the same query in any row"
-KNOWN_OF_NEAR = "a positive of a nearly equal query"
 QUERY = "the query itself"
 NEAR_POSITIVE = "nearly a positive: other case or punctuation, or a few words"
 ABOVE_SHARE = "scores above the share of the positive's dense score"
 BY_RERANKER = "the reranker scores it above the share of the positive's score"
-REASONS = (KNOWN, KNOWN_OF_NEAR, QUERY, NEAR_POSITIVE, ABOVE_SHARE, BY_RERANKER)
 
 # In texts of fewer words one word makes another statement.
 LEAST_WORDS = 4
@@ -29,58 +29,36 @@ def limit(share: float, positive: float) -> float:
 
 
 class Positives:
-    """The positives of each query, over all rows of the query and of nearly equal ones."""
+    """The positives of each query, over all rows with that query."""
 
     def __init__(self, texts: Texts):
         self._texts = texts
-        same = [same_text(query) for query in texts.queries]
-        groups: dict[str, int] = {}
-        self._group = [groups.setdefault(text, len(groups)) for text in same]
-        self._of_group: dict[int, set[int]] = defaultdict(set)
-        for number in range(texts.rows):
-            query, positives, _ = texts.row(number)
-            self._of_group[self._group[query]].update(positives.tolist())
-        self._near: dict[int, set[int]] = defaultdict(set)
-        distinct = list(groups)
-        values = bands(distinct)
-        one, other = candidates(lambda number: values[:, number])
-        for place, _ in near_pairs(distinct, one, other):
-            self._near[int(one[place])].add(int(other[place]))
-            self._near[int(other[place])].add(int(one[place]))
+        keys = array("Q", (xxh3_64_intdigest(same_text(query).encode("utf-8")) for query in texts.queries))
+        _, self._group = np.unique(np.array(keys), return_inverse=True)
+        of_rows = self._group[texts.row_query]
+        self._rows = np.argsort(of_rows, kind="stable")
+        self._sorted = of_rows[self._rows]
 
-    def judge(self, query: int) -> Judge:
-        group = self._group[query]
-        near = set().union(*(self._of_group[other] for other in self._near.get(group, ())))
-        texts = self._texts
-        return Judge(
-            same_text(texts.queries[query]),
-            {same_text(texts.passages[number]) for number in sorted(self._of_group[group])},
-            {same_text(texts.passages[number]) for number in sorted(near)},
-        )
+    def judge(self, query: int) -> Callable[[str], str | None]:
+        """What says of a passage why it is no negative of the query, or None."""
+        group, asked = self._group[query], same_text(self._texts.queries[query])
+        rows = self._rows[slice(*np.searchsorted(self._sorted, [group, group + 1]))]
+        numbers = np.unique(np.concatenate([self._texts.row(row)[1] for row in rows]))
+        known = [same_text(self._texts.passages[number]) for number in numbers]
+        words_of_known, near_to = [split(text) for text in known], NearTo(known)
 
-
-class Judge:
-    """Says of a passage whether it is a known positive of one query, or nearly one. All texts are ``same_text``."""
-
-    def __init__(self, query: str, positives: set[str], of_near_queries: set[str]):
-        self._query, self._positives, self._of_near_queries = query, positives, of_near_queries
-        self._known = sorted(positives | of_near_queries)
-        self._near_to, self._words = NearTo(self._known), [split(text) for text in self._known]
-
-    def __call__(self, text: str) -> str | None:
-        """The reason for which the passage is no negative, or None."""
-        same = same_text(text)
-        if same in self._positives:
-            return KNOWN
-        if same in self._of_near_queries:
-            return KNOWN_OF_NEAR
-        if same == self._query:
-            return QUERY
-        words = split(same)
-        for number, other in enumerate(self._words):
-            if one_word_apart(words, other) or self._near_to(same, number):
+        def why_not(passage: str) -> str | None:
+            same = same_text(passage)
+            if same in known:
+                return KNOWN
+            if same == asked:
+                return QUERY
+            words = split(same)
+            if any(one_word_apart(words, other) or near_to(same, at) for at, other in enumerate(words_of_known)):
                 return NEAR_POSITIVE
-        return None
+            return None
+
+        return why_not
 
 
 def one_word_apart(one: list[str], other: list[str]) -> bool:
@@ -131,29 +109,24 @@ def calibrate(hardest: np.ndarray) -> tuple[float, str]:
     return share, reason if share == round(found, 4) else f"{reason}; bounded to {LOWEST:.2f} … {HIGHEST:.2f}"
 
 
-def hardest_known(texts: Texts, positives: Positives, best: np.ndarray, best_scores: np.ndarray, scores: np.ndarray):
+def hardest_known(texts: Texts, best: Callable[[int], np.ndarray], scores: np.ndarray) -> np.ndarray:
     """The relative scores for ``calibrate``, float32 (rows,).
 
-    Known to be wrong are the row's given negatives and the positives of rows with other queries, of which ``best`` are
-    the best for each query (passage numbers, -1 for none) with their dense scores; ``scores`` those of the rows' own.
+    Known to be wrong are the row's given negatives and the positives of rows with other queries, of which ``best``
+    gives a query's best (``search.ENTRY``); ``scores`` are the dense scores of ``texts.pairs``.
     """
-    relative = []
-    for number in np.unique(np.linspace(0, texts.rows - 1, ROWS).astype(int)).tolist():
+    positives, relative = Positives(texts), []
+    for number in np.unique(np.linspace(0, len(texts.row_query) - 1, ROWS).astype(int)).tolist():
         query, own, given = texts.row(number)
-        start = int(texts.first[number])
+        start = texts.first[number]
         positive = float(scores[start : start + len(own)].mean())
         if positive <= 0:
             continue
-        judge = positives.judge(query)
-        known = zip(
-            np.concatenate([best[query], given]).tolist(),
-            np.concatenate([best_scores[query], scores[start + len(own) : start + len(own) + len(given)]]).tolist(),
-            strict=True,
-        )
-        wrong: dict[int, float] = {}
-        for passage, score in sorted(known, key=lambda pair: (-pair[1], pair[0])):
-            if passage >= 0 and len(wrong) < HARDEST and judge(texts.passages[passage]) is None:
-                wrong[passage] = score
+        judge, entries = positives.judge(query), best(query)
+        known = dict(zip(entries["passage"].tolist(), entries["dense"].tolist(), strict=True))
+        known |= dict(zip(given.tolist(), scores[start + len(own) : texts.first[number + 1]].tolist(), strict=True))
+        hardest = sorted(known, key=lambda passage: (-known[passage], passage))
+        wrong = [known[passage] for passage in hardest if judge(texts.passages[passage]) is None][:HARDEST]
         if wrong:
-            relative.append(sum(wrong.values()) / len(wrong) / positive)
+            relative.append(np.mean(wrong) / positive)
     return np.array(relative, np.float32)

@@ -1,164 +1,158 @@
-"""Write the rows with their mined negatives, and count what was thrown away."""
+"""Choose the negatives of each row, write the rows with them, and count what was thrown away."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
 
-from m3kit.data.jsonline import parse_line
-from m3kit.mining.false_negatives import ABOVE_SHARE, Positives, limit
-from m3kit.mining.mining_settings import MiningSettings
-from m3kit.mining.prepared import Texts, is_mined, output_name, read_lines
-from m3kit.mining.reranking import Reranker
+from m3kit.data.prepared import PreparedRow, read_prepared
+from m3kit.mining.false_negatives import ABOVE_SHARE, BY_RERANKER, Positives, limit
 from m3kit.mining.search import Found
+from m3kit.mining.texts import Texts
 from m3kit.progress import bar
+from m3kit.teachers import Reranker
 
 EXAMPLES = 10
-# Rows whose candidates a reranker scores together, and how many times as many as are kept.
-ROWS_AT_ONCE, SURVIVORS = 256, 2
+# How many times as many as are kept a reranker looks at.
+SURVIVORS = 2
 
 
-@dataclass
-class Choice:
-    """The negatives of one row: (text, dense score, whether it was mined), hardest first."""
+def write_rows(files: dict[str, Path], chooser: Chooser, folder: Path) -> dict[str, Any]:
+    """Write each file's rows below ``folder``, those of retrieval with new negatives, all others unchanged.
 
-    query: str
-    positive: str
-    positive_score: float
-    negatives: list[tuple[str, float, bool]]
-
-
-@dataclass
-class Tally:
-    """``thrown_away``: reason → candidates, the given negatives counted apart."""
-
-    thrown_away: Counter = field(default_factory=Counter)
-    given_thrown_away: Counter = field(default_factory=Counter)
-    counts: Counter = field(default_factory=Counter)
-    examples: list[dict[str, Any]] = field(default_factory=list)
-    files: list[dict[str, Any]] = field(default_factory=list)
-
-
-class Chooser:
-    """Chooses the negatives of each row: candidates in turn from each list, then the given ones."""
-
-    def __init__(self, texts: Texts, found: Found, positives: Positives, share: float | None, settings: MiningSettings):
-        self._texts, self._found, self._positives, self._share = texts, found, positives, share
-        self._wanted = settings.negatives
-        self._reranker = Reranker(settings.reranker) if settings.reranker and settings.filter else None
-        self.tally = Tally()
-
-    def choices(self) -> Iterator[Choice]:
-        """One of each row, in order."""
-        numbers = iter(range(self._texts.rows))
-        while some := list(islice(numbers, ROWS_AT_ONCE)):
-            choices = [self._choose(number) for number in some]
-            if self._reranker:
-                self._reranker.drop(choices, self._share, self.tally)
-            for choice in choices:
-                del choice.negatives[self._wanted :]
-                yield choice
-
-    def _choose(self, number: int) -> Choice:
-        texts = self._texts
-        query, own, given = texts.row(number)
-        start = int(texts.first[number])
-        scores = self._found.row_scores[start : start + len(own) + len(given)]
-        positive = float(scores[: len(own)].mean())
-        choice = Choice(texts.queries[query], texts.passages[int(own[0])], positive, [])
-        judge = self._positives.judge(query)
-        wanted = self._wanted * (SURVIVORS if self._reranker else 1)
-        # Where a reranker throws all others away, the given ones must be there.
-        of_given = wanted + (len(given) if self._reranker else 0)
-        seen = set(own.tolist())
-        given_scores = zip(given.tolist(), scores[len(own) :].tolist(), strict=True)
-        for source, pairs, most in ((True, self._in_turn(query), wanted), (False, given_scores, of_given)):
-            thrown = self.tally.thrown_away if source else self.tally.given_thrown_away
-            for passage, score in pairs:
-                if len(choice.negatives) == most:
-                    break
-                if passage in seen:
-                    continue
-                seen.add(passage)
-                text = texts.passages[passage]
-                if self._share is not None:
-                    reason = judge(text) or (ABOVE_SHARE if score > limit(self._share, positive) else None)
-                    if reason:
-                        thrown[reason] += 1
-                        continue
-                choice.negatives.append((text, score, source))
-        return choice
-
-    def _in_turn(self, query: int) -> Iterator[tuple[int, float]]:
-        """(passage, dense score): the best by dense, the best by sparse, the best by BM25, the second by dense, …"""
-        lists = list(self._found.lists.values())
-        for place in range(lists[0].depth):
-            for best in lists:
-                if best.numbers[query, place] >= 0:
-                    yield int(best.numbers[query, place]), float(best.dense[query, place])
-
-
-def write_rows(files: list[Path], folder: Path, chooser: Chooser) -> Tally:
-    """Write each file's rows below ``folder``: those of retrieval with new negatives, all others unchanged."""
-    tally, choices, rows = chooser.tally, chooser.choices(), chooser._texts.rows
-    shown_at = iter(np.unique(np.linspace(0, rows - 1, EXAMPLES).astype(int)).tolist())
-    next_shown, done = next(shown_at), 0
+    Returns counts, what was thrown away, the files and examples.
+    """
+    written, examples = [], []
+    rows = chooser.rows
+    shown_at = np.unique(np.linspace(0, rows - 1, EXAMPLES).astype(int)).tolist()
     with bar(rows, "choosing negatives", "rows") as shown:
-        for file in files:
-            target = folder / output_name(file)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            entry = {"source": str(file), "output": output_name(file), "rows": 0, "rows_mined": 0}
-            with target.open("wb") as out:
-                for _, raw in read_lines(file):
+        done = 0
+        for name, file in files.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            entry = {"source": str(file), "output": name, "rows": 0, "rows_mined": 0}
+            with (folder / name).open("wb") as out:
+                for row in read_prepared(file):
                     entry["rows"] += 1
-                    row = parse_line(raw)
-                    if not is_mined(row):
-                        out.write(raw if raw.endswith(b"\n") else raw + b"\n")
+                    if not row.is_retrieval:
+                        out.write(row.raw + b"\n")
                         continue
-                    choice = next(choices)
-                    out.write(orjson.dumps(_mined(row, choice, tally.counts), option=orjson.OPT_APPEND_NEWLINE))
-                    if done >= next_shown and choice.negatives:
-                        tally.examples.append(_example(choice))
-                        next_shown = next(shown_at, rows)
+                    positive, negatives = chooser.choose(done, row)
+                    mined = _mined(row.data, negatives, chooser.counts)
+                    out.write(orjson.dumps(mined, option=orjson.OPT_APPEND_NEWLINE))
+                    if negatives and any(done >= number for number in shown_at[len(examples) :]):
+                        examples.append(_example(row.data, positive, negatives[0]))
                     entry["rows_mined"] += 1
                     done += 1
                     shown.update()
-            tally.files.append(entry)
-    return tally
+            written.append(entry)
+    return {
+        "counts": {"rows_written": sum(entry["rows"] for entry in written), **chooser.counts},
+        "thrown_away": dict(chooser.thrown_away[True].most_common()),
+        "given_negatives_thrown_away": dict(chooser.thrown_away[False].most_common()),
+        "files": written,
+        "examples": examples,
+    }
 
 
-def _mined(row: dict[str, Any], choice: Choice, counts: Counter) -> dict[str, Any]:
-    """The row with the chosen negatives; with those that it had, where nothing else is left."""
-    mined = sum(is_mined for _, _, is_mined in choice.negatives)
+@dataclass
+class Negative:
+    text: str
+    score: float  # dense
+    mined: bool  # or given with the row
+
+
+class Chooser:
+    """Chooses the negatives of each row: candidates in turn from each list, then the given ones.
+
+    Without a ``share`` nothing is thrown away. ``thrown_away``: reason → mined ones under True, given ones under False.
+    """
+
+    def __init__(self, texts: Texts, found: Found, share: float | None, wanted: int, reranker: Reranker | None):
+        self._texts, self._positives, self._share = texts, Positives(texts), share
+        self.rows = len(texts.row_query)
+        self._lists = [best for name, best in found.best.items() if name != "positives"]
+        self._pair_scores, self._wanted, self._reranker = found.pair_scores, wanted, reranker
+        self.counts, self.thrown_away = Counter(), {True: Counter(), False: Counter()}
+
+    def choose(self, number: int, row: PreparedRow) -> tuple[float, list[Negative]]:
+        """(mean dense score of the positives, negatives, hardest first) of a row; ``number`` is that of ``Texts``."""
+        query, own, given = self._texts.row(number)
+        scores = self._pair_scores[self._texts.first[number] : self._texts.first[number + 1]]
+        positive = float(scores[: len(own)].mean())
+        judge, seen = self._positives.judge(query), set(own.tolist())
+
+        def passing(pairs, mined: bool) -> Iterator[Negative]:
+            for passage, score in pairs:
+                if passage in seen:
+                    continue
+                seen.add(passage)
+                text, reason = self._texts.passages[passage], None
+                if self._share is not None:
+                    reason = judge(text) or (ABOVE_SHARE if score > limit(self._share, positive) else None)
+                if reason:
+                    self.thrown_away[mined][reason] += 1
+                else:
+                    yield Negative(text, score, mined)
+
+        most = self._wanted * SURVIVORS if self._reranker else self._wanted
+        kept = list(islice(passing(self._in_turn(query), True), most))
+        if self._reranker or len(kept) < self._wanted:
+            # Where a reranker throws all others away, the given ones must be there.
+            kept += passing(zip(given.tolist(), scores[len(own) :].tolist(), strict=True), False)
+        if self._reranker:
+            kept = self._reranked(row, kept)
+        return positive, kept[: self._wanted]
+
+    def _in_turn(self, query: int) -> Iterator[tuple[int, float]]:
+        """(passage, dense score): the best by dense, the best by sparse, the best by BM25, the second by dense, …"""
+        lists = [best.of(query)[["passage", "dense"]].tolist() for best in self._lists]
+        return (pair for pair in chain.from_iterable(zip_longest(*lists)) if pair)
+
+    def _reranked(self, row: PreparedRow, negatives: list[Negative]) -> list[Negative]:
+        """What the reranker scores no higher than the share of the positive's score, both between 0 and 1."""
+        texts = [row.data["pos"][0], *(negative.text for negative in negatives)]
+        logits = self._reranker.scores([("", row.data["query"], text) for text in texts])
+        positive, *scores = (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist()
+        kept = []
+        for negative, score in zip(negatives, scores, strict=True):
+            if score > limit(self._share, positive):
+                self.thrown_away[negative.mined][BY_RERANKER] += 1
+            else:
+                kept.append(negative)
+        return kept
+
+
+def _mined(row: dict[str, Any], negatives: list[Negative], counts: Counter) -> dict[str, Any]:
+    """The row with the chosen negatives; with those that it had, where none is left."""
+    mined = sum(negative.mined for negative in negatives)
     counts["negatives_mined"] += mined
-    counts["given_negatives_kept"] += len(choice.negatives) - mined
+    counts["given_negatives_kept"] += len(negatives) - mined
     counts["rows_with_mined_negatives"] += mined > 0
-    if not choice.negatives:
+    if not negatives:
         counts["rows_left_as_given"] += 1
         return row
-    row = row | {"neg": [text for text, _, _ in choice.negatives]}
+    row = row | {"neg": [negative.text for negative in negatives]}
     if "neg_scores" in row or "pos_scores" in row:
         # The teacher has not seen the new negatives.
-        row.pop("neg_scores", None), row.pop("pos_scores", None)
+        row = {name: value for name, value in row.items() if name not in ("neg_scores", "pos_scores")}
         counts["rows_without_their_teacher_scores"] += 1
     if row.get("type") == "only_1neg" and len(row["neg"]) > 1:
         row["type"] = "retrieval"  # it would be trained on one negative only
     return row
 
 
-def _example(choice: Choice) -> dict[str, Any]:
-    text, score, _ = choice.negatives[0]
+def _example(row: dict[str, Any], positive: float, negative: Negative) -> dict[str, Any]:
     return {
-        "query": choice.query,
-        "positive": choice.positive,
-        "positive_score": round(choice.positive_score, 4),
-        "negative": text,
-        "negative_score": round(score, 4),
+        "query": row["query"],
+        "positive": row["pos"][0],
+        "positive_score": round(positive, 4),
+        "negative": negative.text,
+        "negative_score": round(negative.score, 4),
     }

@@ -2,182 +2,171 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.sparse import csr_matrix, vstack
+from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.encode import Encoder
-from m3kit.mining.best import Best
-from m3kit.mining.prepared import Texts
-from m3kit.mining.processes import Processes
-from m3kit.mining.shared_words import SharedWords
+from m3kit.evaluation.encode import Encoder, Watch
+from m3kit.mining.sharded_bm25 import ShardedBm25
+from m3kit.mining.texts import Texts
 from m3kit.progress import bar
 
 # Queries scored at once against a shard: a bound on the matrices (queries, shard), 40 MB each with 20,000 passages.
-QUERY_BLOCK = 512
-PAIR_BLOCK = 16_384
+QUERY_BLOCK, PAIR_BLOCK = 512, 16_384
 # How many of the best positives of all rows are kept for the calibration: the query's own must be passed over.
 POSITIVES = 8
+# A passage that a query found: by which score, and its dense score.
+ENTRY = np.dtype([("query", "i4"), ("passage", "i4"), ("score", "f4"), ("dense", "f4")])
 
 
-@dataclass(frozen=True)
+class Processes:
+    """Those that torchrun starts: this one is ``rank`` among ``count``; without torchrun it is alone."""
+
+    def __init__(self) -> None:
+        self.rank, self.count = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+
+    def wait(self) -> None:
+        """Return when all processes have come here."""
+        if self.count == 1:
+            return
+        from torch import distributed
+
+        if not distributed.is_initialized():
+            # The first process alone reads the rows, however long that takes.
+            distributed.init_process_group("gloo", timeout=timedelta(days=7))
+        distributed.barrier()
+
+
+class Best:
+    """At most ``depth`` passages of each query, best first; of equal scores the lower number first.
+
+    Only what scores above ``least`` is kept.
+    """
+
+    def __init__(self, queries: int, depth: int, least: float = -np.inf):
+        self._depth = depth
+        self._entries = np.empty(0, ENTRY)
+        self._worst = np.full(queries, least, np.float32)
+
+    def entering(self, first: int, scores: np.ndarray, dense: np.ndarray, start: int) -> np.ndarray:
+        """What may be among the best, of the scores of queries from ``first`` on and passages from ``start`` on."""
+        mask = scores > self._worst[first : first + len(scores), None]
+        crowded = np.flatnonzero(np.count_nonzero(mask, axis=1) > self._depth)
+        if len(crowded):
+            some = scores[crowded]
+            mask[crowded] &= some >= np.partition(some, -self._depth, axis=1)[:, -self._depth, None]
+        rows, columns = np.nonzero(mask)
+        found = np.empty(len(rows), ENTRY)
+        found["query"], found["passage"] = first + rows, start + columns
+        found["score"], found["dense"] = scores[rows, columns], dense[rows, columns]
+        return found
+
+    def take(self, found: np.ndarray) -> None:
+        entries = np.concatenate([self._entries, found])
+        entries = entries[np.lexsort((entries["passage"], -entries["score"], entries["query"]))]
+        place = np.arange(len(entries)) - np.searchsorted(entries["query"], entries["query"])
+        # Of a later shard what only equals the last one comes too late: its number is higher.
+        last = entries[place == self._depth - 1]
+        self._worst[last["query"]] = last["score"]
+        self._entries = entries[place < self._depth]
+        self._starts = np.searchsorted(self._entries["query"], np.arange(len(self._worst) + 1))
+
+    def of(self, query: int) -> np.ndarray:
+        """Its entries, best first."""
+        return self._entries[self._starts[query] : self._starts[query + 1]]
+
+
 class Found:
-    """``lists``: the best by dense, sparse (with M3's heads) and bm25; ``positives``: the best by dense among the
-    positives of all rows; ``row_scores``: the dense score of each of ``Texts.row_passages`` for its row's query."""
+    """``best``: of each query by dense, sparse (with M3's heads) and bm25, and by dense the best ``positives`` of all
+    rows. ``pair_scores``: the dense score of each of ``Texts.pairs`` for its row's query."""
 
-    lists: dict[str, Best]
-    positives: Best
-    row_scores: np.ndarray
-    bm25: dict[str, object]
+    def __init__(self, texts: Texts, has_heads: bool, depth: int):
+        count = len(texts.queries)
+        # By words nothing is found that shares none.
+        sparse = {"sparse": Best(count, depth, 0.0)} if has_heads else {}
+        self.best = {"dense": Best(count, depth), **sparse, "bm25": Best(count, depth, 0.0)}
+        self.best["positives"] = Best(count, POSITIVES)
+        self.pair_scores = np.full(len(texts.pairs), np.nan, np.float32)
+
+    def take(self, shard: Mapping[str, np.ndarray]) -> None:
+        for name, best in self.best.items():
+            best.take(shard[name])
+        self.pair_scores[shard["pairs"]] = shard["pair_scores"]
 
 
 class Search:
-    """The shards of one process; its state is written after each of them."""
+    """Searches shard by shard; what each has found is kept in a file of ``folder``."""
 
     def __init__(self, texts: Texts, encoder: Encoder, depth: int, shard_size: int, folder: Path, processes: Processes):
         self._texts, self._encoder, self._folder, self._processes = texts, encoder, folder, processes
-        self._shard_size = shard_size
-        self._shards = -(-len(texts.passages) // shard_size)
-        count = len(texts.queries)
-        # No passage without a shared token or word.
-        least = {"dense": -np.inf, "bm25": 0.0} | ({"sparse": 0.0} if encoder.has_heads else {})
-        self.lists = {name: Best(count, depth, least[name]) for name in ("dense", "sparse", "bm25") if name in least}
-        self.positives = Best(count, POSITIVES)
-        self.row_scores = np.full(len(texts.row_passages), np.nan, np.float32)
+        self._depth, self._shard_size = depth, shard_size
+        self.bm25 = ShardedBm25(texts.queries, texts.passages)
         self._pair_query, self._is_positive = texts.pair_query(), texts.is_positive()
-        self._order = np.argsort(texts.row_passages, kind="stable")
-        self._sorted = texts.row_passages[self._order]
+        self._by_passage = np.argsort(texts.pairs, kind="stable")
 
-    def run(self) -> Found | None:
-        """Search all shards; the first process gets what all have found."""
-        processes, texts = self._processes, self._texts
-        words = SharedWords(texts.queries, texts.passages, self._folder)
-        with bar(len(texts.passages), "counting words", "passages") as shown:
-            for shard in processes.mine(self._shards):
-                words.count(shard, self._part(shard))
-                shown.update(self._shard_size * processes.count)
-        self._encode_queries()
-        processes.wait()
-        words.total(self._shards)
-        dense, lexical = self._load_queries()
-        done = self._restore()
-        with bar(len(texts.passages), f"searching with {self._encoder.model.name}", "passages") as shown:
-            for shard in processes.mine(self._shards):
-                if shard > done:
-                    self._search(shard, dense, lexical, words)
-                    self._save(shard)
-                shown.update(self._shard_size * processes.count)
-        processes.wait()
-        if processes.rank:
-            return None
-        for rank in range(1, processes.count):
-            with np.load(self._state(rank)) as arrays:
-                for name, best in (self.lists | {"positives": self.positives}).items():
-                    other = Best(0, best.depth)
-                    other.restore(name, arrays)
-                    best.merge(other)
-                self.row_scores = np.where(np.isnan(self.row_scores), arrays["row_scores"], self.row_scores)
-        return Found(self.lists, self.positives, self.row_scores, words.settings)
-
-    def _part(self, shard: int) -> list[str]:
-        start = shard * self._shard_size
-        return self._texts.passages.part(start, min(len(self._texts.passages), start + self._shard_size))
-
-    # ---- queries ----
-
-    def _query_file(self, shard: int) -> Path:
-        return self._folder / f"queries-{shard:06d}.npz"
-
-    def _query_shards(self) -> int:
-        return -(-len(self._texts.queries) // self._shard_size)
-
-    def _encode_queries(self) -> None:
-        queries = self._texts.queries
+    def run(self) -> Found:
+        """What all processes have found, in the first one."""
+        texts, heads, name = self._texts, self._encoder.has_heads, self._encoder.model.name
+        queries = list(texts.queries)
         with bar(len(queries), "encoding queries", "queries") as shown:
-            for shard in self._processes.mine(self._query_shards()):
-                file = self._query_file(shard)
-                if file.is_file():
+            vectors = self._encoder.queries(queries, shown.update)
+        self._dense = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._encoder.settings.device)
+        self._by_words = {"bm25": self.bm25.queries, "sparse": self._lexical(vectors.lexical or [])}
+        self._so_far = Found(texts, heads, self._depth)
+        count = len(texts.passages)
+        shards = [range(start, min(count, start + self._shard_size)) for start in range(0, count, self._shard_size)]
+        files = [self._folder / f"shard-{number:06d}.npz" for number in range(len(shards))]
+        with bar(count, f"searching with {name}", "passages") as shown:
+            for number in range(self._processes.rank, len(shards), self._processes.count):
+                if files[number].is_file():
+                    shown.update(len(shards[number]) * self._processes.count)
                     continue
-                start = shard * self._shard_size
-                vectors = self._encoder.queries(
-                    queries.part(start, min(len(queries), start + self._shard_size)), shown.update
-                )
-                lexical = self._lexical(vectors.lexical or [])
-                temporary = file.with_suffix(".tmp.npz")
-                np.savez(
-                    temporary, dense=vectors.dense, data=lexical.data, indices=lexical.indices, indptr=lexical.indptr
-                )
-                temporary.replace(file)
-
-    def _load_queries(self) -> tuple[torch.Tensor, csr_matrix]:
-        dense, lexical = [], []
-        for shard in range(self._query_shards()):
-            with np.load(self._query_file(shard)) as arrays:
-                dense.append(arrays["dense"].astype(np.float32))
-                parts = (arrays["data"], arrays["indices"], arrays["indptr"])
-                lexical.append(csr_matrix(parts, shape=(len(parts[2]) - 1, len(self._encoder.tokenizer))))
-        device = self._encoder.settings.device
-        return torch.from_numpy(np.concatenate(dense)).to(device), vstack(lexical, format="csr")
+                shard = self._search(shards[number], lambda done: shown.update(done * self._processes.count))
+                temporary = files[number].with_suffix(".tmp.npz")
+                np.savez(temporary, **shard)
+                temporary.replace(files[number])
+        self._processes.wait()
+        found = Found(texts, heads, self._depth)
+        for file in files if self._processes.rank == 0 else ():
+            with np.load(file) as shard:
+                found.take(shard)
+        return found
 
     def _lexical(self, weights: list[dict[str, float]]) -> csr_matrix:
         """M3's lexical weights, float32 (texts, tokens of the tokenizer)."""
-        ends = np.cumsum([0] + [len(row) for row in weights])
+        ends = np.cumsum([0, *map(len, weights)])
         tokens = np.fromiter((int(token) for row in weights for token in row), np.int32, ends[-1])
         values = np.fromiter((weight for row in weights for weight in row.values()), np.float32, ends[-1])
         return csr_matrix((values, tokens, ends), shape=(len(weights), len(self._encoder.tokenizer)))
 
-    # ---- one shard ----
-
-    def _search(self, shard: int, queries: torch.Tensor, lexical: csr_matrix, words: SharedWords) -> None:
-        vectors = self._encoder.passages(self._part(shard))
-        passages = torch.from_numpy(vectors.dense.astype(np.float32)).to(queries.device)
-        start = shard * self._shard_size
-        numbers = np.arange(start, start + len(passages), dtype=np.int32)
-        self._score_pairs(start, queries, passages)
-        sparse = {"bm25": (words.queries, words.passages(shard))}
+    def _search(self, numbers: range, watch: Watch) -> dict[str, np.ndarray]:
+        texts = [self._texts.passages[number] for number in numbers]
+        vectors = self._encoder.passages(texts, watch)
+        passages = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._dense.device)
+        by_words = {"bm25": self.bm25.passages(texts)}
         if self._encoder.has_heads:
-            sparse["sparse"] = (lexical, self._lexical(vectors.lexical).T.tocsr())
-        positive = np.flatnonzero(self._is_positive[start : start + len(passages)])
-        for first in range(0, len(queries), QUERY_BLOCK):
+            by_words["sparse"] = self._lexical(vectors.lexical).T.tocsr()
+        is_positive = self._is_positive[numbers.start : numbers.stop]
+        found: dict[str, list] = {name: [] for name in self._so_far.best}
+        for first in range(0, len(self._dense), QUERY_BLOCK):
             block = slice(first, first + QUERY_BLOCK)
-            dense = (queries[block] @ passages.T).cpu().numpy()
-            self.lists["dense"].add(first, dense, dense, numbers)
-            self.positives.add(first, dense[:, positive], dense[:, positive], numbers[positive])
-            for name, (left, right) in sparse.items():
-                self.lists[name].add(first, (left[block] @ right).toarray(), dense, numbers)
-
-    def _score_pairs(self, start: int, queries: torch.Tensor, passages: torch.Tensor) -> None:
-        """The dense scores of the rows' own passages in this shard."""
-        here = self._order[slice(*np.searchsorted(self._sorted, [start, start + len(passages)]))]
-        for first in range(0, len(here), PAIR_BLOCK):
-            some = here[first : first + PAIR_BLOCK]
-            left = queries[torch.from_numpy(self._pair_query[some]).long()]
-            right = passages[torch.from_numpy(self._texts.row_passages[some] - start).long()]
-            self.row_scores[some] = (left * right).sum(dim=1).cpu().numpy()
-
-    # ---- state ----
-
-    def _state(self, rank: int) -> Path:
-        return self._folder / f"best-{rank:04d}.npz"
-
-    def _save(self, shard: int) -> None:
-        """Write what was found up to this shard, in one step."""
-        arrays = {"shard": np.int64(shard), "row_scores": self.row_scores} | self.positives.arrays("positives")
-        for name, best in self.lists.items():
-            arrays |= best.arrays(name)
-        temporary = self._state(self._processes.rank).with_suffix(".tmp.npz")
-        np.savez(temporary, **arrays)
-        temporary.replace(self._state(self._processes.rank))
-
-    def _restore(self) -> int:
-        """Take what an earlier run found; the last shard that it finished, -1 where it finished none."""
-        if not self._state(self._processes.rank).is_file():
-            return -1
-        with np.load(self._state(self._processes.rank)) as arrays:
-            for name, best in (self.lists | {"positives": self.positives}).items():
-                best.restore(name, arrays)
-            self.row_scores = arrays["row_scores"]
-            return int(arrays["shard"])
+            dense = (self._dense[block] @ passages.T).cpu().numpy()
+            scores = {name: (self._by_words[name][block] @ own).toarray() for name, own in by_words.items()}
+            scores |= {"dense": dense, "positives": np.where(is_positive, dense, np.float32(-np.inf))}
+            for name, best in self._so_far.best.items():
+                found[name].append(best.entering(first, scores[name], dense, numbers.start))
+        ends = np.searchsorted(self._texts.pairs, [numbers.start, numbers.stop], sorter=self._by_passage)
+        pairs = self._by_passage[slice(*ends)]
+        left = torch.from_numpy(self._pair_query[pairs]).split(PAIR_BLOCK)
+        right = torch.from_numpy(self._texts.pairs[pairs] - numbers.start).split(PAIR_BLOCK)
+        own = [(self._dense[one] * passages[other]).sum(dim=1) for one, other in zip(left, right, strict=True)]
+        shard = {name: np.concatenate(blocks) for name, blocks in found.items()}
+        shard |= {"pairs": pairs, "pair_scores": torch.cat(own).cpu().numpy()}
+        self._so_far.take(shard)
+        return shard
