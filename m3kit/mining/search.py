@@ -112,17 +112,13 @@ class Search:
 
     def run(self) -> Found:
         """What all processes have found, in the first one."""
-        texts, heads, name = self._texts, self._encoder.has_heads, self._encoder.model.name
-        queries = list(texts.queries)
-        with bar(len(queries), "encoding queries", "queries") as shown:
-            vectors = self._encoder.queries(queries, shown.update)
-        self._dense = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._encoder.settings.device)
-        self._by_words = {"bm25": self.bm25.queries, "sparse": self._lexical(vectors.lexical or [])}
+        self._encode_queries()
+        texts, heads = self._texts, self._encoder.has_heads
         self._so_far = Found(texts, heads, self._depth)
         count = len(texts.passages)
         shards = [range(start, min(count, start + self._shard_size)) for start in range(0, count, self._shard_size)]
         files = [self._folder / f"shard-{number:06d}.npz" for number in range(len(shards))]
-        with bar(count, f"searching with {name}", "passages") as shown:
+        with bar(count, f"searching with {self._encoder.model.name}", "passages") as shown:
             for number in range(self._processes.rank, len(shards), self._processes.count):
                 if files[number].is_file():
                     shown.update(len(shards[number]) * self._processes.count)
@@ -137,6 +133,13 @@ class Search:
             with np.load(file) as shard:
                 found.take(shard)
         return found
+
+    def _encode_queries(self) -> None:
+        queries = list(self._texts.queries)
+        with bar(len(queries), "encoding queries", "queries") as shown:
+            vectors = self._encoder.queries(queries, shown.update)
+        self._dense = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._encoder.settings.device)
+        self._by_words = {"bm25": self.bm25.queries, "sparse": self._lexical(vectors.lexical or [])}
 
     def _lexical(self, weights: list[dict[str, float]]) -> csr_matrix:
         """M3's lexical weights, float32 (texts, tokens of the tokenizer)."""
