@@ -75,8 +75,7 @@ def choose(given: Arguments, args: argparse.Namespace) -> dict:
 
 def mined_rows(given: Arguments, output_dir: Path, device: str) -> list[str]:
     """Folders of the same rows with hard negatives, found by the base among their passages."""
-    from m3kit.mining.mine import mine
-    from m3kit.mining.mining_settings import MiningSettings
+    from m3kit.mining.mine import MiningSettings, mine
 
     folder = output_dir / "mined"
     settings = MiningSettings(encoding=encoding_of(given), device=device, cache_dir=given.one("cache_dir"))
