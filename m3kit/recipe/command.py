@@ -80,7 +80,7 @@ def mined_rows(given: Arguments, output_dir: Path, device: str) -> list[str]:
     folder = output_dir / "mined"
     settings = MiningSettings(encoding=encoding_of(given), device=device, cache_dir=given.one("cache_dir"))
     manifest = mine([Path(path) for path in given["train_data"]], given.one("model_name_or_path"), folder, settings)
-    return [str(folder / name) for name in manifest["folders"]]
+    return [*dict.fromkeys(str((folder / file["output"]).parent) for file in manifest["files"])]
 
 
 def _read(file: Path) -> dict | None:
