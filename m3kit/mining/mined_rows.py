@@ -135,6 +135,9 @@ def _mined(row: dict[str, Any], negatives: list[Negative], counts: Counter) -> d
     counts["negatives_mined"] += mined
     counts["given_negatives_kept"] += len(negatives) - mined
     counts["rows_with_mined_negatives"] += mined > 0
+    if row.get("type") == "only_1neg":
+        # Else it would be trained on one negative only; and rows of two types are never in one batch.
+        row = row | {"type": "retrieval"}
     if not negatives:
         counts["rows_left_as_given"] += 1
         return row
@@ -143,8 +146,6 @@ def _mined(row: dict[str, Any], negatives: list[Negative], counts: Counter) -> d
         # The teacher has not seen the new negatives.
         row = {name: value for name, value in row.items() if name not in ("neg_scores", "pos_scores")}
         counts["rows_without_their_teacher_scores"] += 1
-    if row.get("type") == "only_1neg" and len(row["neg"]) > 1:
-        row["type"] = "retrieval"  # it would be trained on one negative only
     return row
 
 
