@@ -320,7 +320,7 @@ tell_end() {
   [[ $PWD != "$KIT_DIR" ]] || shown=${shown#"$KIT_DIR/"}
   printf '\nThe model is in %s, the report in %s\n' "$shown" "$shown/report.html"
   if $smoke; then
-    printf 'Next, with data of yours: %s\n' "$(to_type "$0" --train_data YOUR_FOLDER)"
+    printf 'Next, with data of yours: %s\n' "$(to_type "$0" --recipe best --train_data YOUR_FOLDER)"
   elif ((${#evaluate[@]})); then
     printf 'Next, to use it: %s\n' "$(to_type "$PYTHON" -c "$try" "$shown")"
   else
