@@ -53,7 +53,7 @@ deepspeed="${DEEPSPEED:-$KIT_DIR/ds_stage0.json}"           # a DeepSpeed config
 
 # ---- The learning -----------------------------------------------------------------------------------------------------
 recipe="${RECIPE:-classic}"                                 # best: batch, rate, losses and more are chosen from your rows, with reasons
-mine_negatives="${MINE_NEGATIVES:-auto}"                    # with best: hard negatives from your passages; auto: where yours are easy
+mine_negatives="${MINE_NEGATIVES:-False}"                   # True, with best: hard negatives from your own passages
 learning_rate="${LEARNING_RATE:-1e-5}"
 num_train_epochs="${NUM_TRAIN_EPOCHS:-4}"
 per_device_train_batch_size="${PER_DEVICE_TRAIN_BATCH_SIZE:-2}"  # queries, each other's negatives: the more the better; auto: as many as fit, found by a probe

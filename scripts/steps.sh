@@ -86,7 +86,7 @@ set_recipe() {
   done
   set_trainer_arguments "$@"
   recipe_command=("$PYTHON" -m m3kit recipe --output_dir "$output_dir/recipe" --processes "$processes" --device "$device")
-  [[ $mine_negatives == auto ]] || recipe_command+=(--mine_negatives "$mine_negatives")
+  ! is_true "$mine_negatives" || recipe_command+=(--mine_negatives)
   ((${#kept[@]} == 0)) || recipe_command+=(--kept "${kept[@]}")
   recipe_command+=(-- "${trainer_arguments[@]}")
 }

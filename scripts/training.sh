@@ -32,7 +32,7 @@ SWITCHES=(
   overwrite_output_dir allow_cpu gradient_checkpointing negatives_cross_device unified_negatives_cross_device
   dataloader_drop_last fix_encoder
   same_dataset_within_batch normalize_embeddings unified_finetuning use_self_distill knowledge_distillation
-  skip_bad_rows strict
+  skip_bad_rows strict mine_negatives
 )
 # One of these makes a folder one of test data.
 EVAL_FILES=(corpus.jsonl sts/test.jsonl classification/test.jsonl clustering/test.jsonl)

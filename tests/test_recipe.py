@@ -11,8 +11,7 @@ from runs import write_rows
 
 from m3kit.__main__ import main
 from m3kit.errors import KitError
-from m3kit.recipe.calibrate import hardness
-from m3kit.recipe.decide import Facts, decide, should_mine
+from m3kit.recipe.decide import Facts, decide
 from m3kit.recipe.facts import read_arguments
 
 FACTS = Facts(
@@ -23,7 +22,6 @@ FACTS = Facts(
     heads=True,
     processes=1,
     temperature=0.015,
-    hardness=0.95,
     needed_gb=36,
     memory_gb=80,
 )
@@ -72,21 +70,6 @@ def test_how_much_of_the_base_is_measured_only_where_that_can_be_told():
 def test_memory_decides_whether_anything_is_computed_twice():
     assert decided()["gradient_checkpointing"] is False
     assert "gradient_checkpointing" not in decided(memory_gb=24)
-
-
-def test_negatives_are_mined_where_the_given_ones_are_easy():
-    assert should_mine(replace(FACTS, hardness=0.5))[0]
-    assert not should_mine(FACTS)[0]
-    assert not should_mine(replace(FACTS, hardness=None))[0]
-
-
-def test_hardness_is_a_half_by_chance_and_one_for_the_hardest():
-    import numpy as np
-
-    random = np.random.default_rng(0)
-    queries = random.normal(size=(300, 32))
-    assert hardness(queries, random.normal(size=(300, 32))) == pytest.approx(0.5, abs=0.05)
-    assert hardness(queries, queries) == 1
 
 
 def test_arguments_are_read_as_the_trainer_reads_them():
@@ -152,6 +135,17 @@ def test_asked_again_it_does_not_look_again_unless_something_is_other(ask):
     file.write_text("".join(file.read_text("utf-8").splitlines(keepends=True)[1:]), "utf-8")
     ask()
     assert json.loads(ask.record.read_text("utf-8"))["facts"]["rows"] == 39
+
+
+@pytest.mark.slow
+def test_mined_rows_take_the_place_of_the_given_ones_where_asked_for(ask):
+    words, told = ask(["--mine_negatives"])
+    assert [folder.rpartition("/recipe/")[2] for folder in words["train_data"]] == [
+        "mined/classification-no_in_batch_neg",
+        "mined/retrieval",
+    ]
+    assert "as mine_negatives says" in told
+    assert "train_data" not in ask()[0]
 
 
 def test_the_example_is_enough_to_find_what_is_needed(tmp_path, capsys):

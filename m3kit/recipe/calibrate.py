@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -18,13 +17,6 @@ from scipy.special import logsumexp
 LOWEST, HIGHEST = 0.005, 0.1
 # Rows that it is found on, and the fewest.
 ROWS, FEWEST = 256, 16
-
-
-class Fit(NamedTuple):
-    """The base on some rows: the temperature of its scores, and how hard the rows' negatives are for it."""
-
-    temperature: float
-    hardness: float
 
 
 def calibrated_temperature(queries: np.ndarray, positives: np.ndarray, negatives: np.ndarray) -> float:
@@ -43,18 +35,10 @@ def calibrated_temperature(queries: np.ndarray, positives: np.ndarray, negatives
     return float(f"{np.exp(best.x):.2g}")
 
 
-def hardness(queries: np.ndarray, negatives: np.ndarray) -> float:
-    """How hard the negatives are for the base: the mean share of the other rows' negatives that score lower, 0 to 1.
-
-    Both (n, D), row by row. Negatives drawn by chance have 0.5, those that look like answers nearly 1.
-    """
-    scores = queries @ negatives.T
-    lower = (scores < np.diag(scores)[:, None]).sum(1)
-    return float(lower.mean() / max(len(queries) - 1, 1))
-
-
-def look_at_base(rows: Sequence[dict], model: str, encoding: dict, device: str, cache_dir: str | None) -> Fit | None:
-    """How a base fits prepared rows, or None where these are too few.
+def base_temperature(
+    rows: Sequence[dict], model: str, encoding: dict, device: str, cache_dir: str | None
+) -> float | None:
+    """The calibrated temperature of a base on prepared rows, or None where these are too few.
 
     ``encoding``: fields of EncodeSettings. What is encoded: ROWS rows, one positive and one negative of each.
     """
@@ -71,4 +55,4 @@ def look_at_base(rows: Sequence[dict], model: str, encoding: dict, device: str, 
     sides = ([row["query"] for row in sample], *([row[side][0] for row in sample] for side in ("pos", "neg")))
     queries, positives, negatives = (encoder.dense(texts) for texts in sides)
     encoder.close()
-    return Fit(calibrated_temperature(queries, positives, negatives), hardness(queries, negatives))
+    return calibrated_temperature(queries, positives, negatives)

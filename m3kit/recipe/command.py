@@ -16,7 +16,7 @@ from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.progress import cpu_seconds
-from m3kit.recipe.decide import CLASSIC, Decision, decide, should_mine
+from m3kit.recipe.decide import CLASSIC, Decision, decide
 from m3kit.recipe.facts import Arguments, digest, encoding_of, facts_of, read_arguments
 
 RECORD = "recipe.json"
@@ -28,10 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="cpu", help="of the training: cpu or cuda")
     parser.add_argument("--kept", nargs="*", default=[], metavar="SETTING", help="settings that stay as they are given")
     parser.add_argument(
-        "--mine_negatives",
-        choices=["auto", "True", "False"],
-        default="auto",
-        help="hard negatives from the rows' passages; auto: where the given ones are easy for the base",
+        "--mine_negatives", action="store_true", help="train with hard negatives from the rows' own passages"
     )
     parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and the trainer's arguments")
 
@@ -60,11 +57,9 @@ def choose(given: Arguments, args: argparse.Namespace) -> dict:
     if "temperature" in kept or given.differs("temperature", 0.02):
         kept.add("dense_temperature")  # who sets the one means both
     decisions = [decision for decision in decide(facts) if decision.name not in kept]
-    wanted, why = should_mine(facts)
-    if args.mine_negatives != "auto":
-        wanted, why = args.mine_negatives == "True", "as mine_negatives says"
-    if wanted:
-        decisions.append(Decision("train_data", mined_rows(given, args.output_dir, args.device), f"mined rows: {why}"))
+    if args.mine_negatives:
+        rows = mined_rows(given, args.output_dir, args.device)
+        decisions.append(Decision("train_data", rows, "the rows with hard negatives, as mine_negatives says"))
     return {
         "facts": vars(facts),
         "kept": sorted(kept & CLASSIC.keys()),

@@ -29,8 +29,6 @@ FEW_ROWS = 10_000
 STEPS, MOST_EPOCHS = 100, 8
 # Of the memory that is there, what a step may need by the estimate.
 ROOM = 0.5
-# Negatives that are harder than so many others are not looked for anew.
-HARD = 0.9
 # So many held-out queries tell shares of the tuned model apart.
 ENOUGH_QUERIES = 100
 
@@ -39,10 +37,9 @@ ENOUGH_QUERIES = 100
 class Facts:
     """What is known of the rows, the base and the machine.
 
-    ``rows`` to train on, ``retrieval_rows`` of them; ``held_out`` queries to measure with. The base's ``width``, and if
-    it has ``heads``. Of retrieval rows, None where these are too few: the ``temperature`` that fits the base, and the
-    ``hardness`` of the rows' negatives for it (0.5: no harder than any passage). ``needed_gb`` of memory without
-    gradient checkpointing, and ``memory_gb`` of the device.
+    ``rows`` to train on, ``retrieval_rows`` of them; ``held_out`` queries to measure with. The base's ``width``, if it
+    has ``heads``, and the ``temperature`` that fits it on the retrieval rows, None where these are too few.
+    ``needed_gb`` of memory without gradient checkpointing, and ``memory_gb`` of the device.
     """
 
     rows: int
@@ -52,7 +49,6 @@ class Facts:
     heads: bool
     processes: int
     temperature: float | None
-    hardness: float | None
     needed_gb: float
     memory_gb: float
 
@@ -109,16 +105,6 @@ def decide(facts: Facts) -> list[Decision]:
         why = f"some of the base is mixed in; {facts.held_out} held-out queries are too few to choose how much"
         decisions.append(Decision("merge_shares", (0.6,), why))
     return decisions
-
-
-def should_mine(facts: Facts) -> tuple[bool, str]:
-    """Whether hard negatives are looked for among the passages, and why."""
-    if facts.hardness is None:
-        return False, "there are too few retrieval rows to look for negatives"
-    told = f"the rows' negatives are harder for the base than {facts.hardness:.0%} of the other passages"
-    if facts.hardness >= HARD:
-        return False, f"{told}, which is hard enough"
-    return True, f"{told}: harder ones are looked for"
 
 
 def _batch(rows: int) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
-from m3kit.recipe.calibrate import look_at_base
+from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 
 # Rows of other tasks, by FlagEmbedding's type or the kit's.
@@ -69,7 +69,6 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
     if not rows:
         raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
     retrieval = [row for row in rows if not str(row.get("type", "")).startswith(OTHER_TYPES)]
-    fit = look_at_base(retrieval, str(base), encoding_of(given), device, given.one("cache_dir"))
     return Facts(
         rows=len(rows),
         retrieval_rows=len(retrieval),
@@ -79,8 +78,7 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
         processes=processes,
         needed_gb=needed / 1e9,
         memory_gb=_memory(device) / 1e9,
-        temperature=fit.temperature if fit else None,
-        hardness=fit.hardness if fit else None,
+        temperature=base_temperature(retrieval, str(base), encoding_of(given), device, given.one("cache_dir")),
     )
 
 

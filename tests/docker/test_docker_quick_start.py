@@ -28,7 +28,10 @@ def test_a_fresh_engine_comes_to_a_finished_smoke_run(first_start):
     done, folder = first_start.done, first_start.kit.folder
     assert done.returncode == 0, done.stderr
     assert "All works. What can be typed now:" in done.stdout
-    assert "Next, with data of yours: ./run_docker_training.sh single --recipe best --train_data YOUR_FOLDER" in done.stdout
+    assert (
+        "Next, with data of yours: ./run_docker_training.sh single --recipe best --train_data YOUR_FOLDER"
+        in done.stdout
+    )
     metrics = json.loads((folder / RUN / "metrics.json").read_text())
     assert metrics["verdict"] in done.stdout
     assert {"model.safetensors", "report.html", "run.json", "README.md"} <= set(os.listdir(folder / RUN))
