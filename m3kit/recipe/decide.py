@@ -26,7 +26,7 @@ RATE, RATE_WIDTH = 1e-4, 384
 # Up to so many rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring.
 FEW_ROWS = 10_000
 # So many steps are enough, and more passes over the rows than that teach them by heart.
-STEPS, MOST_EPOCHS = 100, 8
+STEPS, MOST_EPOCHS = 75, 8
 # Of the memory that is there, what a step may need by the estimate.
 ROOM = 0.5
 # So many held-out queries tell shares of the tuned model apart.
