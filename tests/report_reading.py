@@ -84,11 +84,14 @@ def numbers(part: Any, *path: str) -> Iterator[tuple[str, float]]:
 
 
 def measured_numbers(metrics: dict) -> dict[str, float]:
-    """Every figure of metrics.json by its place: all but settings, and how many texts a task had."""
+    """Every figure of metrics.json by its place: all but settings, how many texts a task had, and serving.
+
+    Of serving the page tells what the verdict says of it.
+    """
     return {
         place: value
         for place, value in numbers(metrics)
-        if "settings" not in place.split("/") and not place.startswith("tasks/")
+        if "settings" not in place.split("/") and not place.startswith(("tasks/", "serving/"))
     }
 
 
