@@ -7,28 +7,21 @@ from pathlib import Path
 
 import torch
 from conftest import write_jsonl
+from tiny import write_word_tokenizer
 
 WORDS = [f"{one}{two}{three}" for one in "bdfgklmnprst" for two in ("a", "e", "i", "o", "u") for three in "lmnrst"]
 
 
 def write_word_model(folder: Path) -> Path:
     """Mean pooling over fixed random word vectors, no layer above them: scores are shared words, and repeatable."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from tokenizers import normalizers
+    from transformers import XLMRobertaConfig, XLMRobertaModel
 
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = {token: number for number, token in enumerate(special + WORDS)}
-    words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-    words.normalizer = normalizers.Lowercase()
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
-    PreTrainedTokenizerFast(
-        tokenizer_object=words, cls_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
-    ).save_pretrained(folder)
+    vocabulary = write_word_tokenizer(folder, WORDS, normalizers.Lowercase())
     torch.manual_seed(7)
     model = XLMRobertaModel(
         XLMRobertaConfig(
-            vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=0, num_attention_heads=2,
+            vocab_size=vocabulary, hidden_size=64, num_hidden_layers=0, num_attention_heads=2,
             intermediate_size=64, max_position_embeddings=130, type_vocab_size=1,
         )
     )  # fmt: skip

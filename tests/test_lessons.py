@@ -19,8 +19,9 @@ def test_told_where_they_are_most_of_all():
     assert tell_empty([], 2) is None
     told = tell_empty(history(0.001, 0.5, 0.001), 2)
     assert told.startswith("In 2 of 3 steps the dense loss was below 0.01")
-    assert "per_device_train_batch_size; now 2 queries" in told and "mine" in told and "recipe=best" in told
+    assert "per_device_train_batch_size; now 2 queries" in told and "recipe=best" in told
 
 
 def test_a_large_batch_is_not_asked_to_be_larger():
-    assert "per_device_train_batch_size" not in tell_empty(history(0.001), 64)
+    told = tell_empty(history(0.001), 64)
+    assert "mine" in told and "per_device_train_batch_size" not in told and "recipe" not in told

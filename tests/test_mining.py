@@ -14,7 +14,7 @@ from conftest import KIT, read_jsonl, write_jsonl
 from mining_helpers import WORDS, made_up_rows, write_rows, write_word_model
 
 from m3kit.__main__ import main
-from m3kit.evaluation.bm25 import rank_bm25
+from m3kit.evaluation.bm25 import Bm25
 from m3kit.mining.false_negatives import calibrate, one_word_apart
 from m3kit.mining.mine import MiningSettings, mine
 from m3kit.mining.search import Best, Found
@@ -163,7 +163,7 @@ def test_a_corpus_is_searched_too(word_model, tmp_path):
 def test_rows_of_other_tasks_are_copied_and_all_are_counted(word_model, tmp_path):
     others = [
         {"query": f"q{n}", "pos": ["yes"], "neg": ["no"], "prompt": "", "type": kind}
-        for n, kind in enumerate(("symmetric_sts", "symmetric_class", "symmetric_clustering"))
+        for n, kind in enumerate(("graded_sts", "symmetric_sts", "symmetric_class", "symmetric_clustering"))
     ]
     prepared = tmp_path / "prepared"
     write_rows(prepared, made_up_rows(60, seed=1), "one")
@@ -177,8 +177,8 @@ def test_rows_of_other_tasks_are_copied_and_all_are_counted(word_model, tmp_path
         name = f"{row['type']}/rows.jsonl"
         assert (tmp_path / "out" / name).read_bytes() == (prepared / name).read_bytes()
     counts = manifest["counts"]
-    assert counts["rows_read"] == counts["rows_written"] == 133 == sum(entry["rows"] for entry in manifest["files"])
-    assert counts["rows_mined"] == 130 and counts["rows_copied"] == 3
+    assert counts["rows_read"] == counts["rows_written"] == 134 == sum(entry["rows"] for entry in manifest["files"])
+    assert counts["rows_mined"] == 130 and counts["rows_copied"] == 4
     # A teacher has not scored the new negatives.
     assert not any("neg_scores" in row or "pos_scores" in row for row in read_jsonl(tmp_path / "out/scored/rows.jsonl"))
     assert counts["rows_without_their_teacher_scores"] == 10
@@ -371,7 +371,7 @@ def test_bm25_in_shards_ranks_as_bm25_over_all_at_once():
     queries, passages = [row["query"] for row in rows], [row["pos"][0] for row in rows]
     words = ShardedBm25(queries, passages)
     scores = np.hstack([(words.queries @ words.passages(passages[at : at + 25])).toarray() for at in (0, 25, 50)])
-    expected, _ = rank_bm25(queries, passages, depth=5)
+    expected = Bm25(passages).rank(queries, depth=5)
     assert np.argsort(-scores, kind="stable")[:, :1].tolist() == [found[:1] for found in expected]
 
 

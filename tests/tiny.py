@@ -26,22 +26,32 @@ def write_beir(folder: Path, passages=None, queries=None, qrels=None) -> Path:
     return folder
 
 
-def write_tiny_model(folder: Path) -> None:
-    """A tiny XLM-R with both heads and a word tokenizer."""
+def write_word_tokenizer(folder: Path, known: list[str], normalizer=None) -> int:
+    """A tokenizer for which each known word is one token; returns the size of its vocabulary."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from transformers import PreTrainedTokenizerFast
 
     special = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocabulary = {token: number for number, token in enumerate(special + WORDS)}
+    vocabulary = {token: number for number, token in enumerate(special + known)}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    if normalizer:
+        words.normalizer = normalizer
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)])
     PreTrainedTokenizerFast(
         tokenizer_object=words, cls_token="<s>", eos_token="</s>", pad_token="<pad>", unk_token="<unk>"
     ).save_pretrained(folder)
+    return len(vocabulary)
+
+
+def write_tiny_model(folder: Path) -> None:
+    """A tiny XLM-R with both heads and a word tokenizer."""
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    vocabulary = write_word_tokenizer(folder, WORDS)
     torch.manual_seed(7)
     config = XLMRobertaConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        vocab_size=vocabulary, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
         max_position_embeddings=66, type_vocab_size=1,
     )  # fmt: skip
     XLMRobertaModel(config).save_pretrained(folder)

@@ -18,8 +18,8 @@ Row = TypeVar("Row")
 
 PREPARE = "give the folders that `m3kit prepare` printed"
 BESIDE_THE_ROWS = ("problems.jsonl", "rejected.jsonl")
-# Rows of these types have no query and answers: what they are drawn to is no matter of relevance.
-NOT_RETRIEVAL = "symmetric"
+# Rows of types that begin so have no query and answers: what they are drawn to is no matter of relevance.
+NOT_RETRIEVAL = ("symmetric", "graded")
 
 
 @dataclass(frozen=True)

@@ -81,14 +81,6 @@ class Bm25:
         return [_best(self.scores(query), depth) for query in _shown(queries, "BM25: ranking", "queries")]
 
 
-def rank_bm25(
-    queries: Sequence[str], passages: Sequence[str], depth: int = 200
-) -> tuple[list[list[int]], dict[str, object]]:
-    """Rank passages that are asked once: ``Bm25.rank`` and the settings in words."""
-    index = Bm25(passages)
-    return index.rank(queries, depth), index.settings
-
-
 def _shown(items: Sequence[str], title: str, unit: str) -> Iterator[str]:
     with bar(len(items), title, unit) as shown:
         for item in items:

@@ -6,16 +6,13 @@ import argparse
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
+from m3kit.data.prepared import find_prepared, read_prepared
 from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
-
-# Rows of other tasks, by FlagEmbedding's type or the kit's.
-OTHER_TYPES = ("symmetric_", "graded_")
 
 
 class Arguments(dict[str, list[str]]):
@@ -35,9 +32,6 @@ class Arguments(dict[str, list[str]]):
             return float(value) != shipped
         except ValueError:
             return True
-
-    def words(self) -> list[str]:
-        return [word for name, values in self.items() for word in (f"--{name}", *values)]
 
 
 def read_arguments(words: list[str]) -> Arguments:
@@ -65,14 +59,12 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
         width, needed = int(config["hidden_size"]), _memory_needed(config, int(given.one("sub_batch_tokens", "16384")))
     except (OSError, ValueError, KeyError) as error:
         raise KitError(f"{base / CONFIG} is no encoder's configuration ({error}); give a model's folder") from error
-    rows = [row for file in prepared_files(given["train_data"]) for row in read_rows(file)]
-    if not rows:
-        raise KitError(f"no row in {', '.join(given['train_data'])}; give the folders that `m3kit prepare` printed")
-    retrieval = [row for row in rows if not str(row.get("type", "")).startswith(OTHER_TYPES)]
+    rows = [row for file in _files(given) for row in read_prepared(file)]
+    retrieval = [row.data for row in rows if row.is_retrieval]
     return Facts(
         rows=len(rows),
         retrieval_rows=len(retrieval),
-        held_out=_held_out(given.one("eval_data")),
+        held_out=_queries(given).count(b"\n"),
         width=width,
         heads=not missing_heads(base),
         processes=processes,
@@ -111,32 +103,20 @@ def _memory(device: str) -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def prepared_files(folders: list[str]) -> list[Path]:
-    """The files of prepared rows in these folders, or the files themselves, in the order of their names."""
-    found = []
-    for folder in map(Path, folders):
-        found += sorted(folder.glob("*.jsonl")) if folder.is_dir() else [folder]
-    return found
+def _files(given: Arguments) -> list[Path]:
+    return list(find_prepared([Path(path) for path in given["train_data"]]).values())
 
 
-def read_rows(file: Path) -> Iterator[dict]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise KitError(f"{file}:{number}: broken JSON ({error}); prepare the rows again") from error
-
-
-def _held_out(eval_data: str | None) -> int:
-    """Queries of the evaluation data; 0 where there is none of retrieval."""
-    queries = Path(eval_data) / "queries.jsonl" if eval_data else None
-    return sum(1 for _ in queries.open("rb")) if queries and queries.is_file() else 0
+def _queries(given: Arguments) -> bytes:
+    """The queries of the evaluation data, a line each; nothing where there is none of retrieval."""
+    folder = given.one("eval_data")
+    file = Path(folder) / "queries.jsonl" if folder else None
+    return file.read_bytes() if file and file.is_file() else b""
 
 
 def digest(given: Arguments, args: argparse.Namespace) -> str:
     """Of all that the choice depends on: arguments, rows, evaluation queries."""
     found = hashlib.sha256(json.dumps([given, args.processes, sorted(args.kept), args.mine_negatives]).encode())
-    for file in prepared_files(given["train_data"]):
-        found.update(file.read_bytes())
+    for content in (*(file.read_bytes() for file in _files(given)), _queries(given)):
+        found.update(hashlib.sha256(content).digest())
     return found.hexdigest()

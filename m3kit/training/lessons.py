@@ -27,7 +27,7 @@ def tell_empty(history: Sequence[dict[str, Any]], batch_size: int) -> str | None
     steps, empty = count_empty(history)
     if 2 * empty <= steps:
         return None
-    cures = "harder negatives (python -m m3kit mine --help), or recipe=best, which does both"
+    cures = "fewer epochs, or harder negatives (python -m m3kit mine --help)"
     if batch_size < LARGE:
-        cures = f"larger batches (per_device_train_batch_size; now {batch_size} queries a step, try {LARGE}), {cures}"
+        cures = f"recipe=best, or larger batches (per_device_train_batch_size; now {batch_size} queries a step)"
     return f"In {empty} of {steps} steps the dense loss was below {NEAR_ZERO}: they taught nothing. Try {cures}."
