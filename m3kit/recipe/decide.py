@@ -1,6 +1,6 @@
 """What ``recipe=best`` decides before anything is tried: a pure function of a few facts, each decision with its reason.
 
-Where the numbers come from is in benchmarks/README.md (quality.py).
+What the numbers were tried on is in benchmarks/README.md (quality.py): one small model, 400 rows.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ CLASSIC = {
     "merge_shares": None,
     "eval_steps": 0.25,
 }
-# A rate that suits 384 dimensions with the word embeddings fixed; wider models take less, in proportion.
+# A rate that suits 384 dimensions with the word embeddings fixed. That wider models take less, in proportion, is not
+# measured yet; it gives bge-m3 about twice what its authors advise, and the base is mixed in afterwards.
 RATE, RATE_WIDTH = 1e-4, 384
-# Up to so many rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring.
+# With few rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring. Where few ends
+# is not measured yet.
 FEW_ROWS = 10_000
 # So many steps are enough, and more passes over the rows than that teach them by heart.
 STEPS, MOST_EPOCHS = 75, 8
