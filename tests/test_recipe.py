@@ -47,6 +47,11 @@ def test_few_rows_are_seen_more_often(rows, epochs):
     assert decided(rows=rows, retrieval_rows=rows)["num_train_epochs"] == epochs
 
 
+def test_a_batch_that_is_set_is_what_epochs_are_counted_by():
+    assert decided(rows=800, retrieval_rows=800, batch=8)["num_train_epochs"] == 1
+    assert decided(rows=800, retrieval_rows=800)["num_train_epochs"] > 1
+
+
 def test_graded_pairs_take_smaller_batches():
     assert decided(rows=50_000, retrieval_rows=0)["per_device_train_batch_size"] == 32
 
@@ -120,7 +125,7 @@ def test_words_for_the_trainer_on_stdout_reasons_on_stderr_and_in_the_record(ask
 
 @pytest.mark.slow
 def test_what_is_set_is_kept(ask):
-    words, _ = ask(["--kept", "num_train_epochs", "--"][:2], ["--temperature", "0.05", "--train_group_size", "4"])
+    words, _ = ask(["--kept", "num_train_epochs"], ["--temperature", "0.05", "--train_group_size", "4"])
     assert not words.keys() & {"num_train_epochs", "train_group_size", "dense_temperature", "temperature"}
 
 

@@ -52,10 +52,10 @@ def run(args: argparse.Namespace) -> None:
 def choose(given: Arguments, args: argparse.Namespace) -> dict:
     """The record: decisions, the facts behind them, and the CPU seconds that finding them took."""
     began = cpu_seconds()
-    facts = facts_of(given, args.processes, args.device)
     kept = {*args.kept, *(name for name, value in CLASSIC.items() if given.differs(name, value))}
     if "temperature" in kept or given.differs("temperature", 0.02):
         kept.add("dense_temperature")  # who sets the one means both
+    facts = facts_of(given, kept, args.processes, args.device)
     decisions = [decision for decision in decide(facts) if decision.name not in kept]
     if args.mine_negatives:
         rows = mined_rows(given, args.output_dir, args.device)

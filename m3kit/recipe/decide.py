@@ -42,6 +42,7 @@ class Facts:
     ``rows`` to train on, ``retrieval_rows`` of them; ``held_out`` queries to measure with. The base's ``width``, if it
     has ``heads``, and the ``temperature`` that fits it on the retrieval rows, None where these are too few.
     ``needed_gb`` of memory without gradient checkpointing, and ``memory_gb`` of the device.
+    ``batch``: the queries of a step where the user has set them.
     """
 
     rows: int
@@ -53,6 +54,7 @@ class Facts:
     temperature: float | None
     needed_gb: float
     memory_gb: float
+    batch: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def decide(facts: Facts) -> list[Decision]:
     """The settings for these facts. What a user has set is left out by the caller."""
     few = facts.rows < FEW_ROWS
     # Graded pairs and labels gain little from more than that, retrieval does.
-    batch = min(_batch(facts.rows), 128 if 2 * facts.retrieval_rows >= facts.rows else 32)
+    batch = facts.batch or min(_batch(facts.rows), 128 if 2 * facts.retrieval_rows >= facts.rows else 32)
     each = max(1, batch // facts.processes)
     rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
     epochs = min(MOST_EPOCHS, max(1, math.ceil(STEPS * batch / facts.rows)))

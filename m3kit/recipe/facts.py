@@ -14,6 +14,8 @@ from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 
+BATCH = "per_device_train_batch_size"
+
 
 class Arguments(dict[str, list[str]]):
     """The trainer's arguments: name → its words."""
@@ -52,7 +54,8 @@ def read_arguments(words: list[str]) -> Arguments:
     return found
 
 
-def facts_of(given: Arguments, processes: int, device: str) -> Facts:
+def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> Facts:
+    """``kept``: the settings that the user has set."""
     base = find_model_folder(given.one("model_name_or_path"), given.one("cache_dir"))
     try:
         config = json.loads((base / CONFIG).read_bytes())
@@ -70,6 +73,7 @@ def facts_of(given: Arguments, processes: int, device: str) -> Facts:
         processes=processes,
         needed_gb=needed / 1e9,
         memory_gb=_memory(device) / 1e9,
+        batch=processes * int(given.one(BATCH)) if BATCH in kept and given.one(BATCH) else None,
         temperature=base_temperature(retrieval, str(base), encoding_of(given), device, given.one("cache_dir")),
     )
 
