@@ -1,20 +1,28 @@
-# The image in which the training scripts run; docker-compose.yml builds it as bge-m3-training.
-# It needs no BuildKit, so that an old engine builds it too.
-
-# PyTorch 2.13 from PyPI is made for CUDA 13.0, and DeepSpeed compiles parts of itself with nvcc, which must be of the
-# same version: hence "devel". It needs a driver of the 580 series or newer. For an older driver give both arguments, say
-#   BASE_IMAGE=nvidia/cuda:12.6.3-devel-ubuntu24.04 and, as TORCH_INDEX_URL, PyTorch's package index for CUDA 12.6.
-# Any base of the Debian family with Python 3.10, 3.11 or 3.12 will do, also one named by its digest (nvidia/cuda@sha256:…).
+# The image in which the training scripts run; docker-compose.yml builds it as bge-m3-training. It needs no BuildKit, so that
+# an old engine builds it too.
 #
-# One stage: all that compiles here, DeepSpeed and Triton need again while training, so a second stage would leave nothing out.
-ARG BASE_IMAGE=nvidia/cuda:13.0.3-devel-ubuntu24.04
+# Any base of the Debian family with Python 3.10 to 3.14 will do, also one named by its digest (ubuntu@sha256:…). It need
+# not have CUDA: PyTorch's packages bring the libraries of CUDA 13.0, the GPU's driver comes from the machine (580 or newer),
+# and neither PyTorch nor DeepSpeed with ds_stage0.json ("torch_adam": true) compiles CUDA code. For an older driver there are
+#   TORCH_INDEX_URL=…                                    PyTorch's package index for an older CUDA, or
+#   BASE_IMAGE=nvidia/cuda:13.0.3-base-ubuntu24.04       NVIDIA's compatibility libraries, for data-centre GPUs only.
+# Who uses a DeepSpeed configuration with FusedAdam, which is compiled with nvcc of the very CUDA version of PyTorch, builds with
+#   BASE_IMAGE=nvidia/cuda:13.0.3-devel-ubuntu24.04
+ARG BASE_IMAGE=ubuntu:24.04
+
+# The code, of root and readable by everyone, whatever the builder's umask was. A stage of its own, for a chmod after COPY
+# would store all of it twice.
+FROM ${BASE_IMAGE} AS code
+COPY . /workspace
+RUN chmod -R u=rwX,go=rX /workspace && chmod a+x /workspace/*.sh
+
 FROM ${BASE_IMAGE}
 
 # A pipe fails when its first command does.
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
-# g++ and the Python headers are for what DeepSpeed and Triton compile while training. No versions are pinned here:
-# Debian and Ubuntu take old ones away, and the build would fail.
+# g++ and the Python headers are for what is compiled while training: by DeepSpeed for the CPU, by Triton for torch.compile.
+# No versions are pinned here: Debian and Ubuntu take old ones away, and the build would fail.
 # hadolint ignore=DL3008
 RUN apt-get update \
  && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
@@ -49,31 +57,27 @@ print("Python", sys.version.split()[0], "torch", torch.__version__, "CUDA", torc
 
 # Compose starts the container with the caller's uid, which this system does not know: it has no name and no home.
 # The caches lie in a folder that is mounted; XDG_CACHE_HOME is where PyTorch keeps what DeepSpeed compiles, by versions.
+# The last two are what NVIDIA's container toolkit asks for: which GPUs, and CUDA (compute) with nvidia-smi (utility).
 ENV HOME=/home/trainer \
     USER=trainer \
     XDG_CACHE_HOME=/workspace/cache \
     HF_HOME=/workspace/cache/huggingface \
     MPLCONFIGDIR=/workspace/cache/matplotlib \
     TRITON_CACHE_DIR=/workspace/cache/triton \
-    TORCHINDUCTOR_CACHE_DIR=/workspace/cache/torchinductor
+    TORCHINDUCTOR_CACHE_DIR=/workspace/cache/torchinductor \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility
 
+# The mounted folders are open to any uid, for who runs the image without mounting anything.
 WORKDIR /workspace
-COPY . .
-# The code is root's and everyone may read it, whatever the builder's umask was. The mounted folders are open to any uid,
-# for who runs the image without mounting anything.
-RUN chmod -R u=rwX,go=rX . \
- && chmod a+x ./*.sh \
- && mkdir -m 1777 data custom_data outputs cache "$HOME" \
+RUN mkdir -m 1777 data custom_data outputs cache "$HOME" \
  && echo "PS1='bge-m3:\w\$ '" >"$HOME/.bashrc"
+COPY --from=code /workspace ./
 
-# The kit's own part of that: the scripts are whole, and they find the packages. A Python that lacked one would make an
+# The kit's own part of that check: the scripts are whole, and they find the packages. A Python that lacked one would make an
 # environment of its own at every start.
 RUN export HOME=/tmp/check XDG_CACHE_HOME=/tmp/check HF_HOME=/tmp/check TRITON_CACHE_DIR=/tmp/check PYTHONDONTWRITEBYTECODE=1 \
- && for script in ./*.sh scripts/*.sh; do bash -n "$script" || exit 1; done \
  && python -m m3kit --help \
- && for verb in $(python -m m3kit --help | grep -o '{.*}' | tr '{,}' ' '); do \
-      python -m m3kit "$verb" --help >/dev/null || exit 1; \
-    done \
  && ./run_flagembedding_training_single_gpu.sh --smoke --dry-run | grep '^export PATH=/opt/venv/bin:' \
  && rm -rf /tmp/check
 
@@ -85,11 +89,14 @@ CMD ["bash"]
 # torchrun and the scripts save and end on it. A first process that reaps and passes signals on comes from compose (init).
 STOPSIGNAL SIGTERM
 
-# Last, for it changes with every file: what the wrapper compares to see whether the image is older than the kit.
+# Last, for they change with every commit. The stamp is what the wrapper compares to see whether the image must be built again.
 ARG BASE_IMAGE
+ARG REVISION=
 ARG KIT_STAMP=
 LABEL org.opencontainers.image.title="bge-m3-training" \
       org.opencontainers.image.description="Fine-tunes BAAI/bge-m3 with FlagEmbedding" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="$REVISION" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.base.name="$BASE_IMAGE" \
       m3kit.stamp="$KIT_STAMP"

@@ -19,55 +19,44 @@ source "$KIT_DIR/scripts/container.sh"
 PROGRAM_ARGUMENTS=("$@")
 
 main() {
-  local only_check=false
-  case ${1:-} in
-    '') ;;
-    --check) only_check=true ;;
+  local status=0 stops=0
+  case $* in
+    '' | --check) ;;
     -h | --help) print_help "$0" && exit ;;
-    *) die "there is no option '$1'; see --help. For training: ./run_docker_training.sh" ;;
+    *) die "there is no option '$*'; see --help. For training: ./run_docker_training.sh" ;;
   esac
-  (($# < 2)) || die "one option at most; see --help"
-  [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, which Docker takes for a separator; rename it"
 
   say '== Checking this machine'
   look
   ((stops == 0)) || die "$stops of these must be put right first; what to type stands beside it"
-  if $only_check; then
+  if [[ ${1:-} == --check ]]; then
     say 'Nothing stands in the way. Next: ./docker_quick_start.sh'
     exit
   fi
 
-  cd -- "$KIT_DIR"
-  settle_owner
-  make_folders
-  write_settings
   say '== Building the image'
-  ensure_image
-  ! $gpu || try_gpu
+  get_ready
+  try_gpu
   say '== Smoke test'
-  run_container "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke || {
-    local status=$?
-    [[ $status != @(129|130|143) ]] || exit "$status"  # it was stopped, and that is said
-    die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
-  }
-  tell_next
+  run_container "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke || status=$?
+  [[ $status != @(129|130|143) ]] || exit "$status"  # it was stopped, and that is said
+  ((status == 0)) || die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
+  cat <<EOF
+
+All works. What can be typed now:
+  ./run_docker_training.sh                              a menu
+  ./run_docker_training.sh single                       train BAAI/bge-m3 on the example data, on one GPU
+  ${COMPOSE[*]} run --rm bge-m3-training bash          a shell in the container
+With your own rows, and settings chosen from them:
+  ./run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS
+EOF
 }
 
-# usage: look            prints what is there, a line each; sets stops, the number of those that end it
+# usage: look            prints what is there, a line each; adds to stops what ends it
 look() {
-  stops=0
-  if find_docker; then
-    finding ok "Docker $docker_version"
-  else
-    finding stop "$problem"
-  fi
-  if ! have docker; then
-    return
-  elif find_compose; then
-    finding ok "Compose $compose_version (${COMPOSE[*]})"
-  else
-    finding stop "$problem"
-  fi
+  if find_docker; then finding ok "Docker $docker_version"; else finding stop "$problem"; fi
+  have docker || return 0
+  if find_compose; then finding ok "Compose $compose_version (${COMPOSE[*]})"; else finding stop "$problem"; fi
   ((stops == 0)) || return 0
   find_docker_gpu
   if $gpu; then
@@ -89,25 +78,14 @@ finding() {
 look_for_space() {
   local free
   # Docker's folder may be on another machine, or in a virtual one.
-  if [[ -z $1 ]] || ! free=$(free_gb "$1") || [[ -z $free ]]; then
+  free=$(free_gb "$1") || free=''
+  if [[ -z $free ]]; then
     finding note "free space for $3 not known; $2 GB are needed"
   elif ((free < $2)); then
     finding note "only $free GB free at $1; $3 needs $2 GB unless it is there already. To see what Docker holds: docker system df"
   else
     finding ok "$free GB free at $1; $3 needs $2 GB"
   fi
-}
-
-tell_next() {
-  cat <<EOF
-
-All works. What can be typed now:
-  ./run_docker_training.sh                              a menu
-  ./run_docker_training.sh single                       train BAAI/bge-m3 on the example data, on one GPU
-  ${COMPOSE[*]} run --rm bge-m3-training bash          a shell in the container
-With your own rows, and settings chosen from them:
-  ./run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS
-EOF
 }
 
 main "$@"

@@ -3,27 +3,29 @@
 
 IMAGE=bge-m3-training
 SERVICE=bge-m3-training
+# What should be free: for the image (PyTorch with CUDA's libraries, and what building needs meanwhile), and in the kit's
+# folder for a run (the model, and checkpoints of 7 GB each).
+IMAGE_GB=20
+RUN_GB=25
 
-# usage: kit_stamp       prints a number for all that goes into the image
-kit_stamp() {
-  local line files=()
-  while IFS= read -r line; do
-    [[ $line != '!'* || ! -e $KIT_DIR/${line#!} ]] || files+=("${line#!}")
-  done <"$KIT_DIR/.dockerignore"
-  {
-    printf '%s\n' "$(env_value BASE_IMAGE)" "$(env_value TORCH_INDEX_URL)"
-    (cd -- "$KIT_DIR" && find "${files[@]}" -name __pycache__ -prune -o -type f -print0 | LC_ALL=C sort -z | xargs -0 cksum)
-  } | cksum | tr ' ' -
+# usage: get_ready       the folders, .env, and an image that fits the kit, whose folder is then the current one
+get_ready() {
+  cd -- "$KIT_DIR"
+  settle_owner
+  make_folders
+  write_settings
+  ensure_image
 }
 
-# usage: ensure_image    builds it when there is none, or when the kit has changed since
+# usage: ensure_image    builds it when there is none, or when what it is made of has changed; the code is mounted, not built in
 ensure_image() {
   local stamp built name log arguments=() status=0
-  stamp=$(kit_stamp)
+  stamp=$({ env_value BASE_IMAGE && env_value TORCH_INDEX_URL && cat Dockerfile requirements.txt constraints.txt example_data/*/*.*; } | cksum)
+  stamp=${stamp// /-}
   if ! built=$(docker image inspect --format '{{index .Config.Labels "m3kit.stamp"}}' "$IMAGE" 2>/dev/null); then
-    say "Image: there is no $IMAGE yet; building it. This is done once: about 7 GB to download, up to $IMAGE_GB GB on disk, 10 to 40 minutes."
+    say "Image: there is no $IMAGE yet; building it. This is done once: about 3 GB to download, up to $IMAGE_GB GB on disk, 5 to 30 minutes."
   elif [[ $built != "$stamp" ]]; then
-    say "Image: $IMAGE is older than the kit's files; bringing it up to date. That takes seconds when only code has changed."
+    say "Image: $IMAGE is older than the Dockerfile, the requirements or example_data; building it again, as far as they changed."
   else
     say "Image: $IMAGE is up to date."
     return
@@ -32,8 +34,10 @@ ensure_image() {
   for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
     [[ -z ${!name:-} ]] || arguments+=(--build-arg "$name=${!name}")
   done
+  arguments+=(--build-arg "KIT_STAMP=$stamp")
+  ! name=$(git rev-parse HEAD 2>/dev/null) || arguments+=(--build-arg "REVISION=$name")
   log=$(mktemp)
-  KIT_STAMP=$stamp "${COMPOSE[@]}" build "${arguments[@]}" "$SERVICE" 2>&1 | tee -- "$log" >&2 || status=$?
+  "${COMPOSE[@]}" build "${arguments[@]}" "$SERVICE" 2>&1 | tee -- "$log" >&2 || status=$?
   ((status == 0)) || problem=$(why_not_built "$(tail -n 200 -- "$log")")
   rm -f -- "$log"
   ((status == 0)) ||
@@ -42,62 +46,48 @@ ensure_image() {
 
 # usage: why_not_built LOG    prints what is wrong and the cure, as far as the messages of engine, apt and pip tell
 why_not_built() {
-  local log=${1,,} base free root=${docker_info%%$'\n'*} proxy=${https_proxy:-${HTTPS_PROXY:-${http_proxy:-${HTTP_PROXY:-}}}}
+  local log=$1 base root=${docker_info%%$'\n'*} proxy=${https_proxy:-${HTTPS_PROXY:-${http_proxy:-${HTTP_PROXY:-}}}}
   base=$(env_value BASE_IMAGE)
-  base=${base:-$(sed -n 's/^ARG BASE_IMAGE=//p' "$KIT_DIR/Dockerfile")}
-  case $log in
-    *'no space left on device'* | *'disk quota exceeded'* | *"don't have enough free space"*)
-      free=$(free_gb "$root") || free=''
-      printf '%s' "the disk is full${free:+ ($root: $free GB free)}. See what Docker holds: docker system df; free what no container uses: docker system prune"
-      ;;
-    *toomanyrequests*)
-      printf '%s' "the registry hands out no more images to this address for now. Type: docker login, or wait some hours"
-      ;;
-    *'access denied'* | *'403 forbidden'* | *'authorization failed'* | *unauthorized* | *'manifest unknown'* | *"manifest for "*"not found"* | *"$base: not found"* | *'invalid reference format'*)
-      printf '%s' "the registry does not hand out the base image $base. See whether BASE_IMAGE is spelt right; for a private one type: docker login"
-      ;;
-    *'proxyconnect'* | *'proxy authentication required'* | *'cannot connect to proxy'* | *'unable to connect to proxy'*)
-      printf '%s' "the proxy does not answer or refuses (http_proxy, https_proxy${proxy:+: $proxy}). Correct it; the engine has one of its own for pulling images: docker info --format '{{.HTTPProxy}} {{.HTTPSProxy}}'"
-      ;;
-    *'certificate verify failed'* | *'certificate signed by unknown authority'* | *'unable to get local issuer'*)
-      printf '%s' "a certificate is not trusted, as behind a proxy that opens TLS. Add its certificate to a base image of yours and give that as BASE_IMAGE; for pulling, to the engine's machine"
-      ;;
-    *'no such host'* | *'temporary failure'* | *'could not resolve'* | *'i/o timeout'* | *'connection refused'* | *'connection timed out'* | *'could not connect'* | *'network is unreachable'* | *'no route to host'* | *'tls handshake timeout'* | *'failed to establish a new connection'* | *'read timed out'* | *'context deadline exceeded'* | *'client.timeout'*)
-      if [[ -n $proxy ]]; then
-        printf '%s' "the network, or the proxy $proxy, does not answer. Correct http_proxy and https_proxy, or unset them"
-      else
-        printf '%s' "the network does not answer. Behind a proxy set http_proxy and https_proxy, and for pulling the engine's own (docs.docker.com/engine/daemon/proxy)"
-      fi
-      ;;
-    *'no matching distribution'* | *'could not find a version'*)
-      printf '%s' "pip found no fitting package (its message is above). See whether the base image has Python 3.10, 3.11 or 3.12, and TORCH_INDEX_URL is right"
-      ;;
-    *) printf '%s' "the reason stands above" ;;
-  esac
+  base=${base:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
+  if said 'no space left on device|disk quota exceeded|enough free space'; then
+    printf '%s' "the disk is full ($root: $(free_gb "$root") GB free). See what Docker holds: docker system df; free what no container uses: docker system prune"
+  elif said toomanyrequests; then
+    printf '%s' 'the registry hands out no more images to this address for now. Type: docker login, or wait some hours'
+  elif said "access denied|403 forbidden|authorization failed|unauthorized|manifest (unknown|for .*not found)|invalid reference format|${base//[^a-zA-Z0-9]/.}: not found"; then
+    printf '%s' "the registry does not hand out the base image $base. See whether BASE_IMAGE is spelt right; for a private one type: docker login"
+  elif said 'certificate verify failed|unknown authority|unable to get local issuer'; then
+    printf '%s' "a certificate is not trusted, as behind a proxy that opens TLS. Add its certificate to a base image of yours and give that as BASE_IMAGE; for pulling, to the engine's machine"
+  elif said 'proxyconnect|connect to proxy|no such host|temporary failure|could not (resolve|connect)|connection refused|unreachable|no route to host|new connection|timed out|(i/o|handshake|client\.)\s*timeout|deadline exceeded'; then
+    printf '%s' "the network${proxy:+, or the proxy $proxy,} does not answer. Set http_proxy and https_proxy right, or unset them; for pulling, the engine has a proxy of its own (docs.docker.com/engine/daemon/proxy)"
+  elif said 'no matching distribution|could not find a version'; then
+    printf '%s' 'pip found no fitting package (its message is above). See whether the base image has Python 3.10 or newer, and TORCH_INDEX_URL is right'
+  else
+    printf '%s' 'the reason stands above'
+  fi
 }
 
-# usage: try_gpu         a driver too old for the image, or a runtime in name only, shows here and not in the middle of a run
+# usage: said REGEX      true when it is in log, the variable of the caller
+said() { grep -qiE -- "$1" <<<"$log"; }
+
+# usage: try_gpu         a runtime in name only shows here and not in the middle of a run
 try_gpu() {
-  local answer cure last
-  if answer=$("${COMPOSE[@]}" run --rm -T "$SERVICE" nvidia-smi -L </dev/null 2>&1); then
-    say "In the container: $(grep '^GPU ' <<<"$answer" || printf '%s' "${answer##*$'\n'}")"
+  local log cure
+  $gpu || return 0
+  if log=$("${COMPOSE[@]}" run --rm -T "$SERVICE" nvidia-smi -L </dev/null 2>&1); then
+    say "In the container: $(grep '^GPU ' <<<"$log" || tail -n 1 <<<"$log")"
     return
   fi
-  case ${answer,,} in
-    *'unsatisfied condition'* | *'update your driver'*)
-      cure="the driver is too old for the CUDA of this image. Update it (580 or newer), or build for an older CUDA: see the head of Dockerfile"
-      ;;
-    *'could not select device driver'* | *'unknown or invalid runtime name'*)
-      cure="Docker has no nvidia runtime. Install the NVIDIA Container Toolkit, then type: $CONFIGURE_NVIDIA"
-      ;;
-    *'driver/library version mismatch'* | *'driver not loaded'*)
-      cure="the driver was updated or is not loaded. Restart this machine"
-      ;;
-    *) cure="see whether nvidia-smi works outside, then type: $CONFIGURE_NVIDIA" ;;
-  esac
-  last=$(grep -iE 'nvidia|nvml|error|driver' <<<"$answer" | tail -n 1) || last=${answer##*$'\n'}
+  if said 'unsatisfied condition|update your driver'; then
+    cure='the driver is too old for the CUDA of this image. Update it (580 or newer), or build for an older CUDA: see the head of Dockerfile'
+  elif said 'could not select device driver|(unknown|invalid) runtime name'; then
+    cure="Docker has no nvidia runtime. Install the NVIDIA Container Toolkit, then type: $CONFIGURE_NVIDIA"
+  elif said 'driver/library version mismatch|driver not loaded'; then
+    cure='the driver was updated or is not loaded. Restart this machine'
+  else
+    cure="see whether nvidia-smi works outside, then type: $CONFIGURE_NVIDIA"
+  fi
   die "the container cannot use the GPU: $cure
-What was said: $last
+What was said: $(grep -iE 'nvidia|nvml|error|driver' <<<"$log" | tail -n 1)
 To go on without it: CUDA_VISIBLE_DEVICES= $(quote "$0" "${PROGRAM_ARGUMENTS[@]}")"
 }
 

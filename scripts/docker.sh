@@ -2,22 +2,21 @@
 # A check leaves what is wrong, and the cure, in `problem` and fails; the caller decides whether that ends everything.
 # shellcheck shell=bash disable=SC2034,SC2154  # `problem` and others are the callers'; gpu_count is set by count_gpus
 
-MOUNTED=(data custom_data outputs cache)
 GPU_FILE=docker-compose.gpu.yml
-# What should be free: for the image (CUDA's compiler, PyTorch with its libraries, and what building needs meanwhile), and
-# in the kit's folder for a run (the model, and checkpoints of 7 GB each).
-IMAGE_GB=30
-RUN_GB=25
 CONFIGURE_NVIDIA='sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker'
 
-# usage: find_docker     a client, an engine that answers, the right to ask it; sets docker_info
+# usage: find_docker     a client, an engine that answers, the right to ask it; sets docker_version and docker_info
 find_docker() {
-  local answer
-  if ! have docker; then
-    problem="Docker is not installed. Install Docker Engine (docs.docker.com/engine/install, or: sudo apt install docker.io docker-compose), then run this again"
-    return 1
-  fi
-  if ! answer=$(docker version --format '{{.Server.Version}}' 2>&1); then
+  local answer podman='podman is not supported: install Docker Engine (docs.docker.com/engine/install), or train without a container: ./run_flagembedding_training_single_gpu.sh'
+  problem=''
+  if [[ $KIT_DIR == *:* ]]; then
+    problem="the folder $KIT_DIR has a ':' in its name, which Docker takes for a separator; rename it"
+  elif ! have docker; then
+    problem='Docker is not installed. Install Docker Engine (docs.docker.com/engine/install, or: sudo apt install docker.io docker-compose), then run this again'
+    ! have podman || problem="there is podman, but no Docker; $podman"
+  elif [[ $(docker --version 2>/dev/null) == *podman* ]]; then
+    problem="the command docker is podman here; $podman"
+  elif ! answer=$(docker version --format '{{.Server.Version}}{{range .Server.Components}} {{.Name}}{{end}}' 2>&1); then
     case ${answer,,} in
       *'permission denied'*connect*)
         problem="you may not use Docker's socket. Type: sudo usermod -aG docker \"\$USER\" && newgrp docker    (members of that group are as good as root)"
@@ -27,9 +26,12 @@ find_docker() {
         ;;
       *) problem="Docker does not work: ${answer##*$'\n'}. See what 'docker version' says" ;;
     esac
-    return 1
+  elif [[ ${answer,,} == *podman* ]]; then
+    problem="podman answers${DOCKER_HOST:+ at DOCKER_HOST=$DOCKER_HOST} and not Docker; $podman"
   fi
-  docker_version=$answer
+  [[ -z $problem ]] || return 1
+  answer=${answer##*$'\n'}
+  docker_version=${answer%% *}
   docker_info=$(docker info --format '{{.DockerRootDir}}
 {{json .Runtimes}}
 {{json .SecurityOptions}}' 2>/dev/null) || docker_info=''
@@ -82,13 +84,10 @@ settle_owner() {
 
 # usage: make_folders    Docker makes a missing folder itself, but as root's, and the container could not write into it
 make_folders() {
-  local name folder
-  for name in "${MOUNTED[@]}"; do
-    folder=$KIT_DIR/$name
-    if [[ ! -d $folder ]]; then
-      mkdir -p -- "$folder" || die "cannot make the folder $folder; put the kit where you may write"
-      hand_over "$folder"
-    fi
+  local folder
+  for folder in "$KIT_DIR"/{data,custom_data,outputs,cache}; do
+    [[ -d $folder ]] || { mkdir -p -- "$folder" && hand_over "$folder"; } ||
+      die "cannot make the folder $folder; put the kit where you may write"
     # What root may do says nothing about the person behind sudo.
     [[ $host_uid != "$(id -u)" || -w $folder ]] ||
       die "you may not write into $folder (an earlier container made it as root?). Type: sudo chown -R $host_uid:$host_gid $(quote "$folder")"
@@ -102,84 +101,53 @@ hand_over() {
 
 # usage: write_settings  writes into .env what a docker-compose command typed by hand needs too
 write_settings() {
-  local files name settings=()
-  files=$(compose_files)
-  settings=("COMPOSE_FILE=$files" "HOST_UID=$host_uid" "HOST_GID=$host_gid")
-  # A later build must not fall back to another CUDA.
+  local files=docker-compose.yml name own settings=()
+  # A later build must not fall back to another base or CUDA.
   for name in BASE_IMAGE TORCH_INDEX_URL; do
     [[ -z ${!name:-} ]] || settings+=("$name=${!name}")
   done
   # Compose names a project after its folder and takes ASCII letters and digits alone.
   [[ ${KIT_DIR##*/} == *[a-zA-Z0-9]* || -n $(env_value COMPOSE_PROJECT_NAME) ]] || settings+=(COMPOSE_PROJECT_NAME=bge-m3)
-  update_env "${settings[@]}"
+  ! $gpu || files+=:$GPU_FILE
+  # Files of the user's own stay in the list.
+  while IFS= read -r own; do
+    [[ $own == @(|docker-compose.yml|"$GPU_FILE") ]] || files+=:$own
+  done < <(env_value COMPOSE_FILE | tr : '\n')
   [[ ${COMPOSE_FILE:-$files} == "$files" ]] ||
     say "COMPOSE_FILE is set in your environment ($COMPOSE_FILE); it counts, and not the one in .env ($files)."
-}
-
-# usage: compose_files   prints the list for COMPOSE_FILE: the files already in .env stay, the one for the GPU comes and goes
-compose_files() {
-  local files
-  files=:$(env_value COMPOSE_FILE):
-  while [[ $files == *":$GPU_FILE:"* ]]; do
-    files=${files/":$GPU_FILE:"/:}
-  done
-  [[ $files == *:docker-compose.yml:* ]] || files=:docker-compose.yml$files
-  if $gpu; then files=${files/:docker-compose.yml:/":docker-compose.yml:$GPU_FILE:"}; fi
-  files=${files#:} && files=${files%"${files##*[!:]}"}
   [[ $files != *[[:space:]#]* ]] || files="\"$files\""
-  printf '%s\n' "$files"
+  update_env "${settings[@]}" "COMPOSE_FILE=$files" "HOST_UID=$host_uid" "HOST_GID=$host_gid"
 }
 
 # usage: env_value NAME  prints what .env says, without quotes
 env_value() {
-  local line value=''
+  local value
   [[ -f $KIT_DIR/.env ]] || return 0
-  while IFS= read -r line || [[ -n $line ]]; do
-    [[ ! $line =~ ^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*(.*)$ ]] || value=${BASH_REMATCH[2]}
-  done <"$KIT_DIR/.env"
+  value=$(sed -nE "s/^[[:space:]]*(export[[:space:]]+)?$1[[:space:]]*=[[:space:]]*//p" "$KIT_DIR/.env" | tail -n 1)
   value=${value%$'\r'}
   [[ $value != \"*\" && $value != \'*\' ]] || value=${value:1:-1}
   printf '%s\n' "$value"
 }
 
-# usage: update_env NAME=VALUE…    in .env; every other line stays as it is
+# usage: update_env NAME=VALUE…    at the end of .env; every other line stays as it is
 update_env() {
-  local file line name setting old='' new=''
-  local -A wanted=() written=()
+  local file part old='' new names
   file=$(readlink -m -- "$KIT_DIR/.env")
-  for setting; do
-    wanted[${setting%%=*}]=$setting
-  done
-  [[ ! -f $file ]] || { old=$(<"$file") && old+=$'\n'; } || die "cannot read $file; see who owns it: ls -l $(quote "$file")"
-  while IFS= read -r line; do
-    name=''
-    [[ ! $line =~ ^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*= ]] || name=${BASH_REMATCH[2]}
-    if [[ -z $name || ! -v wanted[$name] ]]; then
-      new+=$line$'\n'
-    elif [[ ! -v written[$name] ]]; then
-      new+=${wanted[$name]}$'\n'
-      written[$name]=1
-    fi
-  done <<<"${old%$'\n'}"
-  [[ -n $old ]] || new=$'# Read by docker-compose. The kit keeps these lines up to date; add your own below.\n'
-  for setting; do
-    [[ -v written[${setting%%=*}] ]] || new+=$setting$'\n'
-  done
-  [[ $new != "$old" ]] || return 0
-  replace_file "$file" "$new"
-}
-
-# usage: replace_file FILE TEXT    whole or not at all, with the rights it had: .env may hold a token
-replace_file() {
-  local part=$1.part.$$
-  if [[ -f $1 ]]; then
-    cp -p -- "$1" "$part"
+  part=$file.part.$$
+  [[ ! -f $file ]] || old=$(<"$file") || die "cannot read $file; see who owns it: ls -l $(quote "$file")"
+  printf -v names '%s|' "${@%%=*}"
+  new=${old:-'# Read by docker-compose. The kit keeps these lines up to date; add your own below.'}
+  new=$(grep -vE "^[[:space:]]*(export[[:space:]]+)?(${names%|})[[:space:]]*=" <<<"$new") || new=''
+  printf -v new '%s\n' ${new:+"$new"} "$@"
+  [[ ${new%$'\n'} != "$old" ]] || return 0
+  # Whole or not at all, with the rights it had: .env may hold a token.
+  if [[ -f $file ]]; then
+    cp -p -- "$file" "$part"
   else
     (umask 077 && : >"$part")
-    hand_over "$part"
-  fi && printf '%s' "$2" >"$part" && mv -f -- "$part" "$1" && return
+  fi && printf '%s' "$new" >"$part" && hand_over "$part" && mv -f -- "$part" "$file" && return
   rm -f -- "$part"
-  die "cannot write $1; see who owns it: ls -ld $(quote "$1" "${1%/*}")"
+  die "cannot write $file; see who owns it: ls -ld $(quote "$file" "${file%/*}")"
 }
 
 # usage: free_gb FOLDER  prints the free space in GB, or nothing

@@ -53,6 +53,25 @@ setup() { make_docker_kit; }
   [[ ! -e $KIT/.env && ! -e $KIT/outputs ]]
 }
 
+@test "podman, by any of its names, is refused in one sentence that names two ways out" {
+  refuses() {
+    for command in "$WRAPPER smoke" "$QUICK --check"; do
+      # The folder's name has spaces.
+      run --separate-stderr "${command% *}" "${command##* }"
+      ((status == 1))
+      expect_said "$1" 'podman is not supported: install Docker Engine' 'run_flagembedding_training_single_gpu.sh'
+    done
+  }
+  FAKE_DAEMON=shim refuses 'the command docker is podman here'
+  FAKE_DAEMON=podman DOCKER_HOST=unix:///run/user/1000/podman/podman.sock \
+    refuses 'podman answers at DOCKER_HOST=unix:///run/user/1000/podman/podman.sock'
+  FAKE_DAEMON=podman refuses 'podman answers and not Docker'
+  mv "$BIN/docker" "$BIN/podman"
+  refuses 'there is podman, but no Docker'
+  expect_log
+  [[ ! -e $KIT/.env && ! -e $KIT/outputs ]]
+}
+
 @test "the plugin is preferred where both are there" {
   FAKE_PLUGIN=2.40.3 run --separate-stderr "$WRAPPER" smoke
   ((status == 0))
@@ -200,9 +219,12 @@ setup() { make_docker_kit; }
 @test "paths of this machine are refused before they are not found, or their results lost" {
   TRAIN_DATA=custom_data/a:/home/me/b run --separate-stderr "$WRAPPER" smoke
   ((status == 1))
-  expect_said 'TRAIN_DATA is /home/me/b' 'custom_data/b'
+  expect_said 'does not see /home/me/b' 'custom_data/b'
   OUTPUT_DIR=/mnt/x run --separate-stderr "$WRAPPER" smoke
   ((status == 1))
+  run --separate-stderr "$WRAPPER" single --train_data custom_data/a --eval_data=/home/me/e
+  ((status == 1))
+  expect_said 'does not see /home/me/e'
   for arguments in '--output_dir here' '--output_dir=/tmp/here' '--output-dir ../here'; do
     # shellcheck disable=SC2086  # two words
     run --separate-stderr "$WRAPPER" smoke $arguments
@@ -274,7 +296,7 @@ setup() { make_docker_kit; }
 @test "the quick start checks, builds, tries, and says what to type next" {
   run --separate-stderr "$QUICK"
   ((status == 0))
-  expect_said 'ok  Docker 27.1.0' 'ok  Compose 1.29.2' 'note  no GPU for the container' 'the image needs 30 GB'
+  expect_said 'ok  Docker 27.1.0' 'ok  Compose 1.29.2' 'note  no GPU for the container' 'the image needs 20 GB'
   [[ $output == *'./run_docker_training.sh best'* && $output == *'docker-compose run --rm bge-m3-training bash'* ]]
   expect_log "$BUILD" "$RUN <./run_flagembedding_training_single_gpu.sh> <--smoke>"
   expect_env '# Read by docker-compose. The kit keeps these lines up to date; add your own below.' \
@@ -311,7 +333,7 @@ setup() { make_docker_kit; }
 @test "with --check it only looks" {
   FAKE_FREE_GB=7 run --separate-stderr "$QUICK" --check
   ((status == 0))
-  expect_said "only 7 GB free at $DOCKER_ROOT; the image needs 30 GB" "only 7 GB free at $KIT; a training run needs 25 GB" \
+  expect_said "only 7 GB free at $DOCKER_ROOT; the image needs 20 GB" "only 7 GB free at $KIT; a training run needs 25 GB" \
     'Next: ./docker_quick_start.sh'
   FAKE_COMPOSE='' FAKE_DAEMON=down run --separate-stderr "$QUICK" --check
   ((status == 1))

@@ -24,6 +24,7 @@ make_docker_kit() {
   cp -r "$SOURCE"/{Dockerfile,.dockerignore,docker-compose.yml,docker-compose.gpu.yml,requirements.txt,constraints.txt} \
     "$SOURCE"/*.sh "$SOURCE/scripts" "$KIT"
   echo 'code' >"$KIT/m3kit/module.py"
+  mkdir -p "$KIT/example_data/sts" && echo '{}' >"$KIT/example_data/sts/sts.jsonl"
   for tool in bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed \
     sleep tail tee; do
     ln -sf "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
