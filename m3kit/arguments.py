@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from typing import Any
+
+from m3kit.errors import KitError
+from m3kit.kinds import SWITCH
+from m3kit.settings import BY_NAME, Setting
 
 
 def positive(text: str) -> int:
@@ -11,19 +17,34 @@ def positive(text: str) -> int:
     return int(text)
 
 
-def true_or_false(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither True nor False")
-    return text.lower() == "true"
-
-
 def add_encoding_arguments(parser: argparse.ArgumentParser, trained: str) -> None:
     """How and where texts are encoded: the fields of ``encode.EncodeSettings``. ``trained`` is the default in words."""
-    parser.add_argument("--query_max_len", type=positive, help=f"tokens {trained}")
-    parser.add_argument("--passage_max_len", type=positive, help=f"tokens {trained}")
+    add_settings(parser, "query_max_len", "passage_max_len", query_max_len=None, passage_max_len=None)
     parser.add_argument("--pooling_method", choices=["cls", "mean", "last_token"], help=trained)
-    parser.add_argument("--normalize_embeddings", type=true_or_false, metavar="True|False", help=trained)
-    parser.add_argument("--query_instruction_for_retrieval", help=f"text put before each query {trained}")
+    add_settings(parser, "normalize_embeddings", "query_instruction_for_retrieval", normalize_embeddings=None)
     parser.add_argument("--batch_size", type=positive, default=32, help="texts; smaller needs less memory")
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+
+
+def add_settings(parser: argparse.ArgumentParser, *names: str, **defaults: Any) -> None:
+    """Give a verb's parser the kit's settings of these names; ``defaults``: those that differ for this verb."""
+    for name in names:
+        setting = BY_NAME[name]
+        default = defaults.get(name, setting.kind.parse(setting.default) if setting.default else None)
+        if setting.kind is SWITCH:
+            more = {"nargs": "?", "const": True, "metavar": "True|False", "type": _argument(setting)}
+        else:
+            more = {"metavar": setting.kind.metavar, "type": _argument(setting)}
+        spellings = [f"--{name}", f"--{name.replace('_', '-')}"] if "_" in name else [f"--{name}"]
+        parser.add_argument(*spellings, dest=name, default=default, help=setting.help, **more)
+
+
+def _argument(setting: Setting) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        try:
+            return setting.parse(text)
+        except KitError as error:
+            raise argparse.ArgumentTypeError(str(error)) from error
+
+    return parse

@@ -16,7 +16,7 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from m3kit.arguments import positive
+from m3kit.arguments import add_settings, positive
 from m3kit.errors import KitError
 from m3kit.free_memory import free_on_gpus, free_on_machine
 from m3kit.hub import find_local_config
@@ -33,12 +33,7 @@ BGE_M3 = {
     "max_position_embeddings": 8194,
     "type_vocab_size": 1,
 }
-SWITCHES = {
-    "gradient_checkpointing": True,
-    "unified_finetuning": True,
-    "fix_encoder": False,
-    "unified_negatives_cross_device": False,
-}
+SWITCHES = ("gradient_checkpointing", "unified_finetuning", "fix_encoder", "unified_negatives_cross_device")
 # A batch that a probe finds before training ("auto") cannot be planned.
 BATCH_OF_AUTO = 2
 # Beside the tensors: Python with its packages and what glibc keeps of freed memory; CUDA and its kernels.
@@ -60,18 +55,11 @@ class Line:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model_name_or_path", default="BAAI/bge-m3", help="a folder, or a name on the Hub")
-    parser.add_argument("--cache_dir", help="where Hub models are kept (default: the Hub library's own place)")
     # the batch
-    parser.add_argument("--per_device_train_batch_size", type=_batch_size, default=2, help="queries, or auto")
-    parser.add_argument("--train_group_size", type=positive, default=8, help="passages of each query")
-    parser.add_argument("--query_max_len", type=positive, default=512, help="tokens")
-    parser.add_argument("--passage_max_len", type=positive, default=512, help="tokens")
-    parser.add_argument("--sub_batch_tokens", type=positive, default=16384, help="tokens that are encoded at once")
+    add_settings(parser, "model_name_or_path", "cache_dir", "per_device_train_batch_size", "train_group_size")
+    add_settings(parser, "query_max_len", "passage_max_len", "sub_batch_tokens")
     # the training
-    parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="fp16")
-    for name, default in SWITCHES.items():
-        parser.add_argument(f"--{name}", type=_true_or_false, default=default, metavar="True|False")
+    add_settings(parser, "precision", *SWITCHES)
     # the machine
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda")
     parser.add_argument("--processes", type=positive, default=1, help="GPUs, or processes on the CPU")
@@ -90,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
         step = make_step(args)
         lines = plan(config, step, shown)
         free = free_memory(step.device, step.processes)
-    is_auto = args.per_device_train_batch_size is None
+    is_auto = args.per_device_train_batch_size == "auto"
     if args.json:
         print(json.dumps(as_data(args.model_name_or_path, step, is_auto, lines, free), indent=2))
         return
@@ -98,15 +86,6 @@ def run(args: argparse.Namespace) -> None:
         print(sentence)
     print(render(lines))
     print(judge(lines, step.device, step.processes, free))
-
-
-def _batch_size(text: str) -> int | None:
-    return None if text == "auto" else positive(text)
-
-
-def _true_or_false(text: str) -> bool:
-    # What the scripts and the trainer take for yes.
-    return text.lower() in ("true", "yes", "on", "1", "t", "y")
 
 
 def find_config(name: str, cache_dir: str | None = None):
@@ -128,8 +107,9 @@ def find_config(name: str, cache_dir: str | None = None):
 def make_step(args: argparse.Namespace):
     from m3kit.training.footprint import Step
 
+    batch_size = args.per_device_train_batch_size
     return Step(
-        batch_size=args.per_device_train_batch_size or BATCH_OF_AUTO,
+        batch_size=BATCH_OF_AUTO if batch_size == "auto" else batch_size,
         group_size=args.train_group_size,
         query_max_len=args.query_max_len,
         passage_max_len=args.passage_max_len,

@@ -64,7 +64,7 @@ setup() { make_kit; }
 @test "auto is not for the untouched library" {
   gpus 1
   run "$SINGLE" --per_device_train_batch_size auto --entrypoint FlagEmbedding.finetune.embedder.encoder_only.m3
-  ((status == 1))
+  ((status == 2))
   says "per_device_train_batch_size is auto"
   says 'give a number'
   [[ ! -e $LOG ]]

@@ -57,12 +57,18 @@ setup() { make_kit; }
   run --separate-stderr "$SINGLE" --dry-run --train_data data --output_dir o
   torchrun_words
   [[ " ${words[*]} " == *" --train_data o/prepared/a.ndjson's o/prepared/b.JSON's o/prepared/c.csv.gz's o/prepared/d.Tsv.ZST's o/prepared/e.parquet's --model"* ]]
-  # what is named itself is read whatever its ending, and in whatever folder; what is not there is said
+  # what is named itself is read whatever its ending, and in whatever folder
   make_rows data/eval/sts rows.txt
-  run --separate-stderr "$SINGLE" --dry-run --train_data data/mine/notes.txt data/eval/sts/rows.txt data/none data/mine/labels.json --output_dir o
+  run --separate-stderr "$SINGLE" --dry-run --train_data data/mine/notes.txt data/eval/sts/rows.txt data/mine/labels.json --output_dir o
   torchrun_words
   [[ " ${words[*]} " == *" --train_data o/prepared/mine o/prepared/sts --model"* ]]
-  [[ $stderr == *'without a data file: data/none'*'without a data file: data/mine/labels.json'* ]]
+  [[ $stderr == *'not read: data/mine/labels.json'* ]]
+  # what is not there, and a folder without data, are refused before anything runs
+  for path in data/none data/folder; do
+    run "$SINGLE" --dry-run --train_data data/mine/notes.txt "$path"
+    ((status != 0))
+    says "$path"
+  done
   # labelled rows in a folder whose name does not say what for
   make_rows data/more
   run --separate-stderr "$SINGLE" --dry-run --train_data data/more data/eval/sts/rows.txt --task clustering --output_dir o
@@ -119,7 +125,7 @@ setup() { make_kit; }
     expect sts_as contrastive
   done
   run "$SINGLE" --dry-run --sts_as both
-  ((status == 1))
+  ((status == 2))
   says "sts_as is graded or contrastive, not 'both'"
 }
 
@@ -130,7 +136,7 @@ setup() { make_kit; }
   expect batch_size 12
   expect tokenizer 'a model'
   run "$MULTI" --dry-run --per_device_train_batch_size 2.5
-  ((status == 1))
+  ((status == 2))
   says "a whole number above 0, not '2.5'"
 }
 
@@ -166,7 +172,7 @@ setup() { make_kit; }
   done
   for share in 1 5% -0.1 0.x ''; do
     run "$SINGLE" --dry-run --train_data retrieval --holdout "$share"
-    ((status == 1))
+    ((status == 2))
     says "from 0 to below 1 (0.05), not '$share'"
   done
 }
@@ -204,12 +210,12 @@ setup() { make_kit; }
   for folder in empty nowhere; do
     rm -f "$LOG" # a dry run asks for the memory plan
     run "$SINGLE" --eval_data "$folder"
-    ((status == 1))
+    ((status == 2))
     says "the folder $folder of eval_data has nothing to evaluate with: none of corpus.jsonl sts/test.jsonl"
     [[ ! -e $LOG ]]
-    run --separate-stderr "$SINGLE" --dry-run --eval_data "$folder"
-    ((status == 0))
-    [[ $stderr == *"warning: the folder $folder"* ]]
+    run "$SINGLE" --dry-run --eval_data "$folder"
+    ((status == 2))
+    says "the folder $folder of eval_data has nothing to evaluate with"
   done
 }
 

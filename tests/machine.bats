@@ -63,14 +63,14 @@ setup() { make_kit; }
   says run_flagembedding_training_single_gpu.sh
   gpus 2
   run "$MULTI" --dry-run --num_gpus 3
-  ((status == 1))
+  ((status == 2))
   says 'num_gpus is 3, but there are 2'
   gpus 4
   NUM_GPUS=2 run --separate-stderr "$MULTI" --dry-run
   torchrun_words
   expect nproc_per_node 2
   NUM_GPUS=2 run "$SINGLE" --dry-run
-  ((status == 1))
+  ((status == 2))
   says './run_flagembedding_training.sh'
 }
 
@@ -104,7 +104,7 @@ setup() { make_kit; }
   torchrun_words
   expect_no deepspeed
   run "$MULTI" --dry-run --deepspeed nowhere.json
-  ((status == 1))
+  ((status == 2))
   says 'no DeepSpeed configuration nowhere.json'
 }
 
@@ -130,7 +130,7 @@ setup() { make_kit; }
   gpus 1
   export ENTRYPOINT=FlagEmbedding.finetune.embedder.encoder_only.m3
   run "$SINGLE" --dry-run --precision auto
-  ((status == 1))
+  ((status == 2))
   says 'does not know; give --precision bf16, fp16 or fp32'
   run --separate-stderr "$SINGLE" --dry-run --precision auto --bf16 True
   ((status == 0))
@@ -150,7 +150,7 @@ setup() { make_kit; }
   expect bf16 True
   expect_no fp16
   run "$SINGLE" --dry-run --precision half
-  ((status == 1))
+  ((status == 2))
   says 'auto, fp16, bf16 or fp32'
 }
 

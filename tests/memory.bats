@@ -56,7 +56,7 @@ memory_words() {
 
 @test "without the packages a dry run says which command makes the plan" {
   gpus 1
-  FAKE_BROKEN=1 run --separate-stderr "$SINGLE" --dry-run
+  FAKE_LACKS=torch run --separate-stderr "$SINGLE" --dry-run
   ((status == 0))
   [[ ! -e $LOG ]]
   says_not 'm3kit memory'

@@ -95,7 +95,7 @@ def parse(words: list[str]):
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({"lora_rank": -1}, "lora_rank is a whole number, 0 for none, not -1"),
+        ({"lora_rank": -1}, "lora_rank is a whole number, 0 for none, not '-1'"),
         ({"lora_rank": 4, "fix_encoder": True}, "fix_encoder True does not; leave one of them out"),
     ],
 )

@@ -80,9 +80,9 @@ def test_the_model_trains_as_with_scores_that_were_changed_beforehand(starter, k
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"teacher_temperature": 0.0}, "teacher_temperature is a number above 0, not 0.0"),
+        ({"teacher_temperature": 0.0}, "teacher_temperature is a number above 0, not '0.0'"),
         ({"teacher_temperature": math.inf}, "teacher_temperature is a number above 0"),
-        ({"teacher_normalisation": "softmax"}, "teacher_normalisation is one of none, zscore, minmax, not softmax"),
+        ({"teacher_normalisation": "softmax"}, "teacher_normalisation is none, zscore or minmax, not 'softmax'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(tmp_path, settings, told):

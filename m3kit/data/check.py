@@ -14,7 +14,7 @@ from typing import Any
 from m3kit.data.preparation import Preparation, about, sentence
 from m3kit.data.problems import ERROR, NOTE, WARNING, Findings
 from m3kit.data.progress import progress
-from m3kit.data.settings import add_settings, settings_of
+from m3kit.data.settings import add_reading_arguments, settings_of
 from m3kit.data.sources import find_files
 from m3kit.data.workers import workers
 
@@ -22,7 +22,7 @@ from m3kit.data.workers import workers
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="files, task folders, or a folder of these")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    add_settings(parser)
+    add_reading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:

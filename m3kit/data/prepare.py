@@ -10,11 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from m3kit.arguments import add_settings
 from m3kit.data import cache
 from m3kit.data.holdout import LEAST
 from m3kit.data.preparation import REJECTED, Preparation, sentence
 from m3kit.data.progress import progress
-from m3kit.data.settings import Settings, add_settings, settings_of
+from m3kit.data.settings import Settings, add_reading_arguments, settings_of
 from m3kit.data.sources import EVAL_FOLDER, find_files
 from m3kit.data.workers import workers
 from m3kit.data.workspace import alone_with, replace_folder, workspace
@@ -29,24 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train_data", nargs="+", required=True, metavar="PATH", help="files, task folders, or a folder of these"
     )
     parser.add_argument("--output_dir", required=True, type=Path, help="where the prepared folders are written")
-    parser.add_argument("--train_group_size", type=int, default=8, help="passages a query, its positive included")
-    parser.add_argument("--seed", type=int, default=42, help="of the drawn negatives and of what is held out")
-    parser.add_argument("--query_instruction_for_retrieval", default="", help="put before every retrieval query")
-    parser.add_argument(
-        "--classification_positives",
-        choices=("labels", "texts", "both"),
-        default="labels",
-        help="what a classified text is drawn to: its label's text, other texts of the label, or both",
-    )
-    parser.add_argument(
-        "--holdout",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="keep back this share of the queries for evaluation, in OUTPUT_DIR/eval (0 = none)",
-    )
+    add_settings(parser, "train_group_size", "seed", "query_instruction_for_retrieval", "classification_positives")
+    add_settings(parser, "holdout", holdout=0.0)
     parser.add_argument("--json", action="store_true", help="print folders and counts as one JSON object")
-    add_settings(parser)
+    add_reading_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-import orjson
-
 from m3kit.errors import KitError
 
 # How many are shown in all, and of one code where there are several.
@@ -81,6 +79,8 @@ class Findings:
         path.write_bytes(b"")
 
     def add(self, problems: Iterable[Problem], skipped: bool = False) -> None:
+        import orjson  # `m3kit plan` finds data files before the packages are installed
+
         lines = []
         for problem in problems:
             if self._strict and problem.severity == WARNING:

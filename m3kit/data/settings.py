@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from m3kit.arguments import add_settings, positive
 from m3kit.data.formats import FIELDS
 from m3kit.errors import KitError
+from m3kit.settings import BY_NAME
 
 
 @dataclass(frozen=True)
@@ -50,44 +52,14 @@ class Settings:
             raise KitError(f"sts_max_score is the largest score of the files, above 0, not {self.sts_max_score:g}")
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `check` and `prepare` share."""
-    # how rows are read
-    parser.add_argument(
-        "--columns",
-        type=_columns,
-        default=(),
-        metavar="FIELD=COLUMN,…",
-        help="which column holds which field, as in query=question,positive=answer",
-    )
-    parser.add_argument(
-        "--task",
-        choices=("classification", "clustering"),
-        help="what rows of text and label are for, where the name of their folder does not say it",
-    )
-    parser.add_argument("--sts_max_score", type=float, default=1.0, help="what STS scores are divided by (5 if 0 to 5)")
-    parser.add_argument(
-        "--sts_as",
-        choices=("graded", "contrastive"),
-        default="graded",
-        help="STS pairs as rows with a score, which the kit trains, or as positives (0.8 or more) and hard negatives "
-        "(0.4 or less), which the untouched library trains",
-    )
-    # what is done about problems
-    parser.add_argument("--strict", action="store_true", help="take warnings for errors")
-    parser.add_argument(
-        "--skip-bad-rows",
-        "--skip_bad_rows",
-        action="store_true",
-        help="go on without bad rows; prepare keeps them in rejected.jsonl, with the reasons",
-    )
-    # what the data is compared with
+    parser.add_argument("--columns", type=_columns, default=(), metavar="FIELD=COLUMN,…", help=BY_NAME["columns"].help)
+    add_settings(parser, "task", "sts_max_score", "sts_as", "strict", "skip_bad_rows")
     parser.add_argument("--eval_data", metavar="FOLDER", help="evaluation data in which no training row should stand")
     parser.add_argument("--tokenizer", metavar="MODEL", help="model by whose tokens lengths are measured")
-    parser.add_argument("--cache_dir", help="where Hub models are kept (default: the Hub library's own place)")
-    parser.add_argument("--query_max_len", type=int, default=512, help="tokens")
-    parser.add_argument("--passage_max_len", type=int, default=512, help="tokens")
-    parser.add_argument("--batch_size", type=int, default=1, help="queries in a batch of all processes together")
+    add_settings(parser, "cache_dir", "query_max_len", "passage_max_len")
+    parser.add_argument("--batch_size", type=positive, default=1, help="queries in a batch of all processes together")
 
 
 def settings_of(args: argparse.Namespace) -> Settings:

@@ -17,6 +17,9 @@ from m3kit.errors import KitError
 
 # A folder of this name holds evaluation data in BEIR form, never training rows.
 EVAL_FOLDER = "eval"
+# Rows of one label must not be each other's negatives: FlagEmbedding looks for this at the end of the folder's name.
+NO_IN_BATCH_NEG = "no_in_batch_neg"
+LABELLED_TASKS = ("classification", "clustering")
 # Files that belong beside the data: what the labels mean, and the rows that an earlier run rejected.
 NEVER_DATA = ("labels.json", "rejected.jsonl")
 # What prepare writes beside its folders. By one of the names alone a file may be training data.

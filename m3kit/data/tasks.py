@@ -7,11 +7,9 @@ from pathlib import Path
 
 from m3kit.data.jsonline import parse_line
 from m3kit.data.problems import BadRow
-from m3kit.data.sources import EVAL_FOLDER
+from m3kit.data.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG
 from m3kit.data.text import is_blank, shown
 
-NO_IN_BATCH_NEG = "no_in_batch_neg"
-LABELLED_TASKS = ("classification", "clustering")
 # What prepare writes beside the folders of prepared rows.
 RESERVED = (EVAL_FOLDER, "manifest.json", "problems.jsonl", "rejected.jsonl")
 DESCRIBE = "write one object of label and description, every description a text"

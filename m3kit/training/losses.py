@@ -17,7 +17,6 @@ COSENT_SCALE = 20.0
 # As in FlagEmbedding: sparse scores are by far the largest before they are trained.
 SPARSE_WEIGHT = 0.1
 
-TEACHER_NORMALISATIONS = ("none", "zscore", "minmax")
 
 distill_loss = AbsEmbedderModel.distill_loss
 

@@ -4,6 +4,8 @@
 # FAKE_HELD_OUT: the file of test data that prepare makes, where it is to keep rows back.
 me=${0##*/}
 [[ -z ${FAKE_BROKEN:-} || $0 == */.venv/* ]] || exit 127
+# What makes the plan is real, and no step.
+[[ "$1 $2 ${3:-}" != '-m m3kit plan' ]] || exec "$REAL_PYTHON" "$@"
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
 
 case "$1 $2 ${3:-}" in
@@ -18,9 +20,8 @@ case "$1 $2 ${3:-}" in
   *Python.h*) exit "${FAKE_NO_HEADERS:-0}" ;;
   *ensurepip*) exit "${FAKE_NO_VENV:-0}" ;;
   '-m venv '*)
-    rm -rf -- "$4"
-    mkdir -p "$4/bin"
-    cp -- "$0" "$4/bin/python"
+    mkdir -p "${!#}/bin"
+    cp -- "$0" "${!#}/bin/python"
     ;;
   '-m pip --version') ;;
   '-m pip install')

@@ -16,13 +16,13 @@ make_kit() {
   LOG=$BATS_TEST_TMPDIR/log
   BIN=$BATS_TEST_TMPDIR/bin
   mkdir -p "$KIT" "$caller" "$BIN" "$BATS_TEST_TMPDIR/tools"
-  cp -r "$SOURCE"/run_flagembedding_training*.sh "$SOURCE/scripts" "$SOURCE/ds_stage0.json" "$SOURCE"/{requirements,constraints}.txt "$KIT"
+  cp -r "$SOURCE"/run_flagembedding_training*.sh "$SOURCE/scripts" "$SOURCE/m3kit" "$SOURCE/ds_stage0.json" "$SOURCE"/{requirements,constraints}.txt "$KIT"
   for name in retrieval sts classification-no_in_batch_neg clustering-no_in_batch_neg; do
     make_rows "$KIT/example_data/$name"
   done
   make_eval "$KIT/example_data/eval"
 
-  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort; do
+  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort tr printf; do
     ln -s "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
   done
   for name in python3 torchrun; do
@@ -31,10 +31,12 @@ make_kit() {
   fake nproc 'echo 8'
   fake g++ 'exit 0'
   PATH=$BIN:$BATS_TEST_TMPDIR/tools
-  export LOG PATH
+  # What makes the plan is real.
+  REAL_PYTHON=$(PATH=$REAL_PATH type -P python3)
+  export LOG PATH REAL_PYTHON
   # What the machine of the tests has set must not count.
   unset CUDA_VISIBLE_DEVICES PYTHON PYTHONPATH OMP_NUM_THREADS
-  for name in $(grep -ohE '\$\{[A-Z_]+:-' "$KIT"/run_*.sh | grep -oE '[A-Z_]+' | sort -u) TRAIN_DATA; do
+  for name in $("$REAL_PYTHON" -c 'import sys; sys.path.insert(0, sys.argv[1]); from m3kit.settings import SETTINGS; print(*(one.variable for one in SETTINGS))' "$SOURCE"); do
     unset "$name"
   done
   cd "$caller" || return

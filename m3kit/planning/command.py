@@ -1,0 +1,167 @@
+"""Show the steps of a training, or hand the next of them to the training script.
+
+    python -m m3kit plan --gpus 1 -- --recipe best --train_data my_data
+
+What stands behind ``--`` is what the user typed. Wrong input ends with exit code 2, whatever is asked of the plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from m3kit.errors import KitError
+from m3kit.planning import steps
+from m3kit.planning.folders import check_paths, expected_folders, find_evaluation, what_is_left
+from m3kit.planning.machine import Machine, set_up
+from m3kit.planning.request import Request, WrongInput, read_request
+from m3kit.planning.steps import Found, Run, next_steps, quote, without_evaluation
+from m3kit.settings import help_text
+
+VARIABLES = ("$batch_size", "$sub_batch_tokens")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--script", choices=["single", "multi"], default="single")
+    parser.add_argument("--settings", action="store_true", help="only list the settings with their defaults")
+    parser.add_argument("--program", default="./run_flagembedding_training_single_gpu.sh", help="as it was typed")
+    parser.add_argument("--gpus", type=int, default=0)
+    parser.add_argument("--gpu_reason", default="not looked for", help="how that number came about")
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--compiles", action="store_true", help="there is a C++ compiler, and Python's headers")
+    parser.add_argument("--python", default=sys.executable, help="the Python that runs the steps")
+    parser.add_argument("--block", action="append", default=[], metavar="NAME=VALUE", help="variables of the script")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--check", action="store_true", help="only say what is wrong, or how it will be run")
+    what.add_argument("--found", type=Path, metavar="FOLDER", help="what earlier steps printed; print the next steps")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="-- and what the user typed")
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.settings:
+        print(help_text(args.script))
+        return 0
+    try:
+        _plan(args)
+    except WrongInput as error:
+        print(f"{Path(args.program).name}: {error}", file=sys.stderr)
+        return 2
+    except KitError as error:
+        print(f"{Path(args.program).name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _plan(args: argparse.Namespace) -> None:
+    block: dict[str, list[str]] = {}
+    for entry in args.block:
+        name, _, value = entry.partition("=")
+        block.setdefault(name, []).append(value)
+    request = read_request(args.script, args.arguments[1:], os.environ, block)
+    dry_run = args.found is None and not args.check
+    check_paths(request)
+    machine = Machine(
+        gpus=args.gpus,
+        gpu_reason=args.gpu_reason,
+        cores=args.cores,
+        compiles=args.compiles,
+        threads=os.environ.get("OMP_NUM_THREADS", ""),
+    )
+    setup = set_up(request, machine, args.program, dry_run)
+    evaluation = find_evaluation(request)
+    try:
+        left, told = what_is_left(request, evaluation)
+    except KitError as error:
+        if not dry_run:
+            raise
+        left, told = "all", f"{Path(args.program).name}: warning: {error}"
+    torchrun = ["torchrun"]
+    if Path(args.python).exists() and not shutil.which("torchrun"):
+        torchrun = [args.python, "-m", "torch.distributed.run"]
+    wrapper = os.environ.get("M3KIT_WRAPPER", "")
+    planned = Run(request, setup, evaluation, left, args.python, torchrun, args.program, wrapper)
+    if args.found is None:
+        for sentence in (*setup.told, evaluation.told, told):
+            if sentence:
+                print(sentence, file=sys.stderr)
+    if dry_run:
+        _show(planned)
+    elif args.found is not None:
+        _hand_over(planned, args.found)
+
+
+def _hand_over(run: Run, folder: Path) -> None:
+    """The next steps for Bash, each word ended by a NUL: environment, then title, output, number of words, words."""
+    _make_output_dir(run.request)
+    found = Found(
+        _read(folder / "prepared"), _read(folder / "chosen") or [], (_read(folder / "numbers") or [""])[0].split()
+    )
+    known = without_evaluation(run, found)
+    if known is not run and not (found.chosen or found.numbers):
+        print(
+            "Evaluation: none, for nothing was held out (the reason is above); whether the model got better stays "
+            "unknown.",
+            file=sys.stderr,
+        )
+    words = [run.setup.threads]
+    for step in next_steps(known, found):
+        output = {"stdout": "/dev/stdout", "stderr": "/dev/stderr", "nowhere": "/dev/null"}.get(step.output)
+        words += [step.title, output or str(folder / step.output), str(len(step.command)), *step.command]
+    sys.stdout.write("".join(f"{word}\0" for word in words))
+
+
+def _read(file: Path) -> list[str] | None:
+    return file.read_text("utf-8").splitlines() if file.exists() else None
+
+
+def _make_output_dir(request: Request) -> None:
+    try:
+        Path(request["output_dir"]).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise KitError(
+            f"cannot make the folder {request['output_dir']} ({error.strerror}); give another --output_dir"
+        ) from error
+
+
+def _show(run: Run) -> None:
+    """All steps as a script: every line can be pasted."""
+    print("Nothing is run. The commands:", file=sys.stderr)
+    print(f"export OMP_NUM_THREADS={run.setup.threads}")
+    for step in next_steps(run, Found()):
+        if step.title != "End":
+            print(quote(step.command))
+    if run.left == "all":
+        _show_training(run, expected_folders(run.request))
+    _show_memory(run)
+
+
+def _show_training(run: Run, prepared: list[str]) -> None:
+    """What comes after prepare, with the names that it will give its folders."""
+    numbers, chosen = list(VARIABLES), ""
+    if run.request["per_device_train_batch_size"] == "auto":
+        print(f"read -r batch_size sub_batch_tokens < <({quote(steps.probe(run, prepared))})")
+    else:
+        numbers = []
+    if run.request["recipe"] == "best":
+        print(f"mapfile -t chosen < <({quote(steps.recipe(run, prepared))})")
+        chosen = ' "${chosen[@]}"'
+    line = quote(steps.train(run, Found(prepared, numbers=numbers))) + chosen
+    for name in VARIABLES:
+        line = line.replace(f"'{name}'", f'"{name}"')
+    print(line)
+    if run.evaluation.data:
+        print(quote(steps.evaluate(run, run.evaluation.data)))
+    print(quote(run.kit("report", run.request["output_dir"])))
+
+
+def _show_memory(run: Run) -> None:
+    """What training will take of it, on stderr; a plan that cannot be made is no reason for a dry run to fail."""
+    command = steps.memory(run)
+    if Path(run.python).exists():
+        subprocess.run(command, stdout=sys.stderr, check=False)
+    else:
+        print(f"How much memory it will take, once the packages are there: {quote(command)}", file=sys.stderr)

@@ -1,0 +1,110 @@
+"""What a run makes of the machine: processes, device, precision, DeepSpeed, threads; each told in a sentence."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from m3kit.errors import KitError
+from m3kit.planning.request import Request, WrongInput
+
+SINGLE, MULTI = "./run_flagembedding_training_single_gpu.sh", "./run_flagembedding_training.sh"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """``gpu_reason``: how their number came about; ``compiles``: there is a C++ compiler, and Python's headers."""
+
+    gpus: int
+    gpu_reason: str
+    cores: int
+    compiles: bool
+    threads: str = ""  # OMP_NUM_THREADS, where it is set
+
+
+@dataclass(frozen=True)
+class Setup:
+    """``precision`` as arguments of the trainer; ``deepspeed``: its configuration, or empty."""
+
+    device: str
+    processes: int
+    threads: str
+    precision: tuple[str, ...]
+    precision_name: str
+    deepspeed: str
+    told: tuple[str, ...]
+
+
+def set_up(request: Request, machine: Machine, program: str, dry_run: bool) -> Setup:
+    """Raises ``KitError`` where the machine is not one for this request."""
+    device, processes, told = _processes(request, machine, program, dry_run)
+    said = [told]
+    threads = machine.threads
+    if not threads:
+        threads = str(max(1, machine.cores // processes))
+        said.append(f"Threads: {threads} a process, for {machine.cores} cores.")
+    name, words, told = _precision(request, device)
+    deepspeed, about_deepspeed = _deepspeed(request, machine, device)
+    said += [sentence for sentence in (told, about_deepspeed) if sentence]
+    return Setup(device, processes, threads, words, name, deepspeed, tuple(said))
+
+
+def _processes(request: Request, machine: Machine, program: str, dry_run: bool) -> tuple[str, int, str]:
+    """(device, processes, a sentence)."""
+    asked, gpus, reason = request["num_gpus"], machine.gpus, machine.gpu_reason
+    single = request.script == "single"
+    if not gpus:
+        processes = 1 if single else 2 if asked == "auto" else int(asked)
+        if request.is_on("allow_cpu"):
+            return "cpu", processes, f"Device: the CPU, for there is no GPU ({reason}); processes: {processes}."
+        if dry_run:
+            told = (
+                f"Device: no GPU here ({reason}), so this is what would run on one with them (processes: {processes})"
+            )
+            return "cuda", processes, f"{told}; on this one it would stop."
+        typed = shlex.quote(program)
+        raise KitError(
+            f"no GPU ({reason}), so {request['model_name_or_path']} would be trained on the CPU, which takes days "
+            f"rather than hours.\nTo try the kit in a few minutes:  {typed} --smoke\n"
+            f"To train on the CPU all the same: ALLOW_CPU=true {typed}"
+        )
+    if single:
+        return "cuda", 1, f"Device: one GPU ({reason})."
+    if gpus == 1 or asked == "1":
+        what = f"only one GPU ({reason})" if gpus == 1 else "num_gpus is 1"
+        raise KitError(f"{what}, and this script is for several; use {SINGLE}")
+    if asked == "auto":
+        return "cuda", gpus, f"Device: {gpus} GPUs ({reason})."
+    if int(asked) > gpus:
+        raise WrongInput(f"num_gpus is {asked}, but there are {gpus} ({reason}); give --num_gpus auto")
+    return "cuda", int(asked), f"Device: {asked} GPUs, as num_gpus says ({reason})."
+
+
+def _precision(request: Request, device: str) -> tuple[str, tuple[str, ...], str]:
+    """(name, arguments of the trainer, a sentence)."""
+    precision = request["precision"]
+    if own := next((name for name in request.extra_names if name in ("fp16", "bf16")), None):
+        # The two exclude each other: nothing of ours.
+        return own, (), f"Precision: as your argument --{own} says."
+    if device == "cpu" and precision == "fp16":
+        return "fp32", (), "Precision: fp32, for fp16 does not train on a CPU."
+    if precision == "auto":
+        if request.untouched:
+            raise WrongInput(
+                "precision is auto, which the untouched library (entrypoint) does not know; give --precision bf16, "
+                "fp16 or fp32"
+            )
+        return precision, ("--precision", "auto"), ""
+    return precision, () if precision == "fp32" else (f"--{precision}", "True"), ""
+
+
+def _deepspeed(request: Request, machine: Machine, device: str) -> tuple[str, str]:
+    configuration = request["deepspeed"]
+    if not configuration or device != "cpu":
+        return configuration, ""
+    if not machine.compiles:
+        return "", (
+            "DeepSpeed: off, for on a CPU it compiles a part, and g++ or python3-dev is not installed; plain DDP "
+            "instead."
+        )
+    return configuration, "DeepSpeed: on; on a CPU it compiles a part the first time, which takes a minute or two."
