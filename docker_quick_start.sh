@@ -14,42 +14,22 @@ set -Eeuo pipefail
 source "$(dirname -- "${BASH_SOURCE[0]}")/scripts/lib.sh"
 # shellcheck source=scripts/docker.sh
 source "$KIT_DIR/scripts/docker.sh"
-# shellcheck source=scripts/container.sh
-source "$KIT_DIR/scripts/container.sh"
-PROGRAM_ARGUMENTS=("$@")
 
 main() {
-  local status=0 stops=0
+  local stops=0
   case $* in
     '' | --check) ;;
     -h | --help) print_help "$0" && exit ;;
     *) die "there is no option '$*'; see --help. For training: ./run_docker_training.sh" ;;
   esac
-
   say '== Checking this machine'
   look
   ((stops == 0)) || die "$stops of these must be put right first; what to type stands beside it"
-  if [[ ${1:-} == --check ]]; then
+  if (($#)); then
     say 'Nothing stands in the way. Next: ./docker_quick_start.sh'
     exit
   fi
-
-  say '== Building the image'
-  get_ready
-  try_gpu
-  say '== Smoke test'
-  run_container "$SERVICE" ./run_flagembedding_training_single_gpu.sh --smoke || status=$?
-  [[ $status != @(129|130|143) ]] || exit "$status"  # it was stopped, and that is said
-  ((status == 0)) || die 'the smoke test failed; what is wrong stands in the lines above. Put it right and run this again'
-  cat <<EOF
-
-All works. What can be typed now:
-  ./run_docker_training.sh                              a menu
-  ./run_docker_training.sh single                       train BAAI/bge-m3 on the example data, on one GPU
-  ${COMPOSE[*]} run --rm bge-m3-training bash          a shell in the container
-With your own rows, and settings chosen from them:
-  ./run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS
-EOF
+  exec "$KIT_DIR/run_docker_training.sh" smoke
 }
 
 # usage: look            prints what is there, a line each; adds to stops what ends it
@@ -78,8 +58,7 @@ finding() {
 look_for_space() {
   local free
   # Docker's folder may be on another machine, or in a virtual one.
-  free=$(free_gb "$1") || free=''
-  if [[ -z $free ]]; then
+  if ! free=$(free_gb "$1"); then
     finding note "free space for $3 not known; $2 GB are needed"
   elif ((free < $2)); then
     finding note "only $free GB free at $1; $3 needs $2 GB unless it is there already. To see what Docker holds: docker system df"

@@ -17,12 +17,9 @@
 #
 # The container sees four folders of the kit: data/, custom_data/, outputs/ and cache/. Put your files into one of them
 # and write paths as they are from here:
-#
 #   ./run_docker_training.sh best --train_data custom_data/retrieval --output_dir outputs/mine
 #   TRAIN_DATA=custom_data/retrieval LEARNING_RATE=5e-6 ./run_docker_training.sh multi
-#
 # What it finds out is kept in .env, so that Compose typed by hand does the same:
-#
 #   docker-compose run --rm bge-m3-training bash
 #
 # Further environment: CUDA_VISIBLE_DEVICES chooses the GPUs; BASE_IMAGE and TORCH_INDEX_URL another CUDA (see Dockerfile);
@@ -41,16 +38,10 @@ MULTI=./run_flagembedding_training.sh
 CHOICES=(best single multi smoke evaluate shell tensorboard)
 
 main() {
-  local what=${1:-} service=$SERVICE
+  local what=${1:-} service=$SERVICE status=0
   local -a command=()
   (($# == 0)) || shift
-  case $what in
-    -h | --help) print_help "$0" && exit ;;
-    '' | best | single | multi | smoke | evaluate) ;;
-    shell | tensorboard) (($# == 0)) || die "$what takes no arguments; for a command of your own: ./run_docker_training.sh -- COMMAND" ;;
-    --) (($#)) || die 'the command is missing; say, ./run_docker_training.sh -- python -m m3kit doctor' ;;
-    *) die "there is no '$what'; what there is: best, single, multi, smoke, evaluate, shell, tensorboard, -- COMMAND, --help" ;;
-  esac
+  [[ $what != @(-h|--help) ]] || { print_help "$0" && exit; }
   { find_docker && find_compose; } || die "$problem"
   find_docker_gpu
   say "Docker $docker_version, Compose $compose_version, GPU: $($gpu && printf 'yes' || printf 'none') ($gpu_reason)."
@@ -65,17 +56,34 @@ main() {
     shell) command=(bash) ;;
     tensorboard) service=tensorboard ;;
     --) command=("$@") ;;
+    *) die "there is no '$what'; what there is: ${CHOICES[*]}, -- COMMAND, --help" ;;
   esac
-  [[ $what != @(best|single|multi|smoke|evaluate) ]] || check_paths "${command[@]}"
-  [[ $what != @(best|single|multi) ]] || check_device "$what" "${command[@]}"
+  case $what in
+    best | single | multi) check_paths "${command[@]}" && check_device "$what" "$@" ;;
+    smoke | evaluate) check_paths "${command[@]}" ;;
+    --) (($#)) || die 'the command is missing; say, ./run_docker_training.sh -- python -m m3kit doctor' ;;
+    shell | tensorboard) (($# == 0)) || die "$what takes no arguments; for a command of your own: ./run_docker_training.sh -- COMMAND" ;;
+  esac
 
-  get_ready
-  if [[ $service == tensorboard ]]; then
+  cd -- "$KIT_DIR"
+  settle_owner
+  make_folders
+  write_settings
+  ensure_image
+  if [[ $what == tensorboard ]]; then
     say "TensorBoard: open http://localhost:${TENSORBOARD_PORT:-6006} in a browser; Ctrl-C ends it."
   else
     try_gpu
   fi
-  run_container "$service" "${command[@]}"
+  run_container "$service" "${command[@]}" || status=$?
+  if [[ $what == smoke && $status == 0 ]]; then
+    printf '\nAll works. What can be typed now:\n'
+    printf '  %s\n' './run_docker_training.sh    asks what to run' "${COMPOSE[*]} run --rm $SERVICE bash    a shell in the container" \
+      './run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS    trains on your rows'
+  elif [[ $what == smoke && $status != @(129|130|143) ]]; then
+    say "$PROGRAM: the smoke test failed; what is wrong stands in the lines above. Put it right and run this again"
+  fi
+  exit "$status"
 }
 
 # usage: choose          asks, and sets what; an end of the input is a polite no

@@ -1,21 +1,8 @@
-# The image and the container of the two Docker scripts. Sourced after docker.sh, whose settings it needs.
+# The image and the container of run_docker_training.sh. Sourced after docker.sh, whose settings it needs.
 # shellcheck shell=bash disable=SC2154  # set by docker.sh
 
 IMAGE=bge-m3-training
 SERVICE=bge-m3-training
-# What should be free: for the image (PyTorch with CUDA's libraries, and what building needs meanwhile), and in the kit's
-# folder for a run (the model, and checkpoints of 7 GB each).
-IMAGE_GB=20
-RUN_GB=25
-
-# usage: get_ready       the folders, .env, and an image that fits the kit, whose folder is then the current one
-get_ready() {
-  cd -- "$KIT_DIR"
-  settle_owner
-  make_folders
-  write_settings
-  ensure_image
-}
 
 # usage: ensure_image    builds it when there is none, or when what it is made of has changed; the code is mounted, not built in
 ensure_image() {
@@ -50,7 +37,7 @@ why_not_built() {
   base=$(env_value BASE_IMAGE)
   base=${base:-$(sed -n 's/^ARG BASE_IMAGE=//p' Dockerfile)}
   if said 'no space left on device|disk quota exceeded|enough free space'; then
-    printf '%s' "the disk is full ($root: $(free_gb "$root") GB free). See what Docker holds: docker system df; free what no container uses: docker system prune"
+    printf '%s' "the disk is full ($root: $(free_gb "$root" || printf '?') GB free). See what Docker holds: docker system df; free what no container uses: docker system prune"
   elif said toomanyrequests; then
     printf '%s' 'the registry hands out no more images to this address for now. Type: docker login, or wait some hours'
   elif said "access denied|403 forbidden|authorization failed|unauthorized|manifest (unknown|for .*not found)|invalid reference format|${base//[^a-zA-Z0-9]/.}: not found"; then

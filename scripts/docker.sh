@@ -3,6 +3,10 @@
 # shellcheck shell=bash disable=SC2034,SC2154  # `problem` and others are the callers'; gpu_count is set by count_gpus
 
 GPU_FILE=docker-compose.gpu.yml
+# What should be free: for the image (PyTorch with CUDA's libraries, and what building needs meanwhile), and in the kit's
+# folder for a run (the model, and checkpoints of 7 GB each).
+IMAGE_GB=20
+RUN_GB=25
 CONFIGURE_NVIDIA='sudo nvidia-ctk runtime configure --runtime=docker && sudo systemctl restart docker'
 
 # usage: find_docker     a client, an engine that answers, the right to ask it; sets docker_version and docker_info
@@ -150,8 +154,5 @@ update_env() {
   die "cannot write $file; see who owns it: ls -ld $(quote "$file" "${file%/*}")"
 }
 
-# usage: free_gb FOLDER  prints the free space in GB, or nothing
-free_gb() {
-  local blocks
-  blocks=$(df -Pk -- "$1" 2>/dev/null | awk 'NR == 2 { print int($4 / 1000000) }') && printf '%s\n' "$blocks"
-}
+# usage: free_gb FOLDER  prints the free space in GB; fails when that cannot be known
+free_gb() { df -Pk -- "$1" 2>/dev/null | awk 'NR == 2 { print int($4 / 1000000) }'; }
