@@ -3,7 +3,6 @@
 
 # shellcheck source=scripts/python.sh
 source "$KIT_DIR/scripts/python.sh"
-declare -F plan_python >/dev/null || plan_python() { type -P python3; } # TEMPORARY
 
 # usage: run_training single|multi ARGUMENTS…
 run_training() {
