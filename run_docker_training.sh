@@ -38,7 +38,7 @@ MULTI=./run_flagembedding_training.sh
 CHOICES=(best single multi smoke evaluate shell tensorboard)
 
 main() {
-  local what=${1:-} service=$SERVICE status=0
+  local what=${1:-} service=$NAME status=0
   local -a command=()
   (($# == 0)) || shift
   [[ $what != @(-h|--help) ]] || { print_help "$0" && exit; }
@@ -78,7 +78,7 @@ main() {
   run_container "$service" "${command[@]}" || status=$?
   if [[ $what == smoke && $status == 0 ]]; then
     printf '\nAll works. What can be typed now:\n'
-    printf '  %s\n' './run_docker_training.sh    asks what to run' "${COMPOSE[*]} run --rm $SERVICE bash    a shell in the container" \
+    printf '  %s\n' './run_docker_training.sh    asks what to run' "${COMPOSE[*]} run --rm $NAME bash    a shell in the container" \
       './run_docker_training.sh best --train_data custom_data/YOURS --output_dir outputs/YOURS    trains on your rows'
   elif [[ $what == smoke && $status != @(129|130|143) ]]; then
     say "$PROGRAM: the smoke test failed; what is wrong stands in the lines above. Put it right and run this again"
@@ -124,50 +124,42 @@ has_own_data() { [[ -n $(find "$KIT_DIR/custom_data" -type f -name '[!.]*' -prin
 
 # usage: set_best ARGUMENTS…    sets command
 set_best() {
-  local word
   command=("$SINGLE" --recipe best "$@")
   ! $gpu || ((gpu_count < 2)) || command[0]=$MULTI
-  for word in ${TRAIN_DATA:+--train_data} "$@"; do
-    [[ $word != @(--train[_-]data*|-h|--help|--smoke) ]] || return 0
-  done
+  [[ -z ${TRAIN_DATA:-} && " $*" != *' '@(--train[_-]data|-h|--help|--smoke)* ]] || return 0
   has_own_data ||
     die "custom_data/ is empty: put your rows there, say custom_data/retrieval/train.jsonl, or give --train_data; README says what a row looks like"
   command+=(--train_data custom_data)
-  [[ " $* ${OUTPUT_DIR:+--output_dir}" == *' --output'[_-]'dir'* ]] || command+=(--output_dir outputs/best)
+  [[ -n ${OUTPUT_DIR:-} || " $*" == *' --output'[_-]dir* ]] || command+=(--output_dir outputs/best)
 }
 
 # usage: check_paths ARGUMENTS…    the container does not see the rest of this machine, and what it writes elsewhere is lost
 check_paths() {
-  local word previous='' output=${OUTPUT_DIR:-} kit='data/, custom_data/, outputs/ and cache/'
+  local word value previous='' kit='data/, custom_data/, outputs/ and cache/'
   local -a words
-  for word; do
-    [[ $previous != --output[_-]dir ]] || output=$word
-    [[ $word != --output[_-]dir=* ]] || output=${word#*=}
-    previous=$word
-  done
-  [[ -z $output || ${output#/workspace/} == ?(./)@(data|custom_data|outputs|cache)/?* ]] ||
-    die "the output folder $output would be lost with the container, which keeps only $kit. Give, say, outputs/${output##*/}"
   IFS=: read -r -a words <<<"${MODEL_NAME_OR_PATH:-}:${TRAIN_DATA:-}:${EVAL_DATA:-}:${CACHE_DIR:-}"
+  [[ -z ${OUTPUT_DIR:-} || " $*" == *' --output'[_-]dir* ]] || words+=(--output_dir "$OUTPUT_DIR")
   for word in "${words[@]}" "$@"; do
     # As in --eval_data=PATH and NAME=PATH.
-    word=${word##*=}
-    [[ $word != /* || $word == /workspace/* ]] ||
-      die "the container does not see $word: it sees $kit of $KIT_DIR. Put it there and write, say, custom_data/${word##*/}"
+    value=${word##*=}
+    if [[ $previous == --output[_-]dir || $word == --output[_-]dir=* ]]; then
+      [[ ${value#/workspace/} == ?(./)@(data|custom_data|outputs|cache)/?* ]] ||
+        die "the output folder $value would be lost with the container, which keeps only $kit. Give, say, outputs/${value##*/}"
+    elif [[ $value == /* && $value != /workspace/* ]]; then
+      die "the container does not see $value: it sees $kit of $KIT_DIR. Put it there and write, say, custom_data/${value##*/}"
+    fi
+    previous=$word
   done
 }
 
 # usage: check_device WHAT ARGUMENTS…    a model of 568 million parameters on a CPU is rarely what was meant
 check_device() {
-  local what=$1 word
-  shift
-  $gpu && return
-  is_true "${ALLOW_CPU:-$(env_value ALLOW_CPU)}" && return
-  for word; do
-    [[ $word != @(-h|--help|--dry-run|--dry_run|--smoke|--allow_cpu*) ]] || return 0
-  done
+  ! $gpu || return 0
+  ! is_true "${ALLOW_CPU:-$(env_value ALLOW_CPU)}" || return 0
+  [[ " $*" != *' '@(-h|--help|--dry-run|--dry_run|--smoke|--allow_cpu)* ]] || return 0
   die "no GPU for the container ($gpu_reason), so training would run on the CPU, which takes days rather than hours.
 To try the kit in a few minutes:  ./run_docker_training.sh smoke
-To train on the CPU all the same: ALLOW_CPU=true ./run_docker_training.sh $what"
+To train on the CPU all the same: ALLOW_CPU=true ./run_docker_training.sh $1"
 }
 
 main "$@"

@@ -1,20 +1,20 @@
 # The image and the container of run_docker_training.sh. Sourced after docker.sh, whose settings it needs.
 # shellcheck shell=bash disable=SC2154  # set by docker.sh
 
-IMAGE=bge-m3-training
-SERVICE=bge-m3-training
+# The image, and the service of docker-compose.yml.
+NAME=bge-m3-training
 
 # usage: ensure_image    builds it when there is none, or when what it is made of has changed; the code is mounted, not built in
 ensure_image() {
   local stamp built name log arguments=() status=0
   stamp=$({ env_value BASE_IMAGE && env_value TORCH_INDEX_URL && cat Dockerfile requirements.txt constraints.txt example_data/*/*.*; } | cksum)
   stamp=${stamp// /-}
-  if ! built=$(docker image inspect --format '{{index .Config.Labels "m3kit.stamp"}}' "$IMAGE" 2>/dev/null); then
-    say "Image: there is no $IMAGE yet; building it. This is done once: about 3 GB to download, up to $IMAGE_GB GB on disk, 5 to 30 minutes."
+  if ! built=$(docker image inspect --format '{{index .Config.Labels "m3kit.stamp"}}' "$NAME" 2>/dev/null); then
+    say "Image: there is no $NAME yet; building it. This is done once: about 3 GB to download, up to $IMAGE_GB GB on disk, 5 to 30 minutes."
   elif [[ $built != "$stamp" ]]; then
-    say "Image: $IMAGE is older than the Dockerfile, the requirements or example_data; building it again, as far as they changed."
+    say "Image: $NAME is older than the Dockerfile, the requirements or example_data; building it again, as far as they changed."
   else
-    say "Image: $IMAGE is up to date."
+    say "Image: $NAME is up to date."
     return
   fi
   # Docker's client does not hand on the proxies of the environment by itself.
@@ -24,7 +24,7 @@ ensure_image() {
   arguments+=(--build-arg "KIT_STAMP=$stamp")
   ! name=$(git rev-parse HEAD 2>/dev/null) || arguments+=(--build-arg "REVISION=$name")
   log=$(mktemp)
-  "${COMPOSE[@]}" build "${arguments[@]}" "$SERVICE" 2>&1 | tee -- "$log" >&2 || status=$?
+  "${COMPOSE[@]}" build "${arguments[@]}" "$NAME" 2>&1 | tee -- "$log" >&2 || status=$?
   ((status == 0)) || problem=$(why_not_built "$(tail -n 200 -- "$log")")
   rm -f -- "$log"
   ((status == 0)) ||
@@ -60,7 +60,7 @@ said() { grep -qiE -- "$1" <<<"$log"; }
 try_gpu() {
   local log cure
   $gpu || return 0
-  if log=$("${COMPOSE[@]}" run --rm -T "$SERVICE" nvidia-smi -L </dev/null 2>&1); then
+  if log=$("${COMPOSE[@]}" run --rm -T "$NAME" nvidia-smi -L </dev/null 2>&1); then
     say "In the container: $(grep '^GPU ' <<<"$log" || tail -n 1 <<<"$log")"
     return
   fi

@@ -56,6 +56,10 @@ def test_it_says_what_it_is_and_is_not_root(kit, image):
     labels = image["Config"]["Labels"]
     assert labels["org.opencontainers.image.base.name"] == "kit-base"
     assert {"org.opencontainers.image.title", "org.opencontainers.image.licenses", "m3kit.stamp"} <= set(labels)
+    assert f'version = "{labels["org.opencontainers.image.version"]}"' in (kit.folder / "pyproject.toml").read_text()
+    assert "org.opencontainers.image.revision" in labels
+    # What NVIDIA's container toolkit asks an image for; a base without CUDA does not have it.
+    assert {"NVIDIA_VISIBLE_DEVICES=all", "NVIDIA_DRIVER_CAPABILITIES=compute,utility"} <= set(image["Config"]["Env"])
     assert image["Config"]["User"] == "1000:1000" and image["Config"]["StopSignal"] == "SIGTERM"
     assert in_image(kit, "id -u; touch /workspace/m3kit/x 2>&1 || true").split("\n")[0] == "1000"
     writable = "find / -xdev -type d -perm -o+w -not -path '/proc/*' 2>/dev/null"

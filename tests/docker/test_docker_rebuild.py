@@ -1,4 +1,4 @@
-"""What an edit costs: code, the code's layers; a requirement, a new installation. All on a real engine."""
+"""What an edit costs: of the code, nothing; of a requirement, a new installation. All on a real engine."""
 
 from __future__ import annotations
 
@@ -31,13 +31,34 @@ def shared(before: list[str], after: list[str]) -> int:
     return next((i for i, (old, new) in enumerate(zip(before, after, strict=False)) if old != new), len(before))
 
 
-def test_an_edit_of_the_code_makes_only_the_codes_layers_anew(edited):
+def test_an_edit_of_the_code_needs_no_new_image_by_the_wrapper_or_by_hand(edited):
     before = layers(edited)
     (edited.folder / "m3kit" / "new.py").write_text("ANSWER = 42\n")
-    assert edited.inside("python", "-c", "from m3kit.new import ANSWER; print(ANSWER)") == "42\n"
-    after = layers(edited)
-    # The code, its rights and folders, and its check.
-    assert shared(before, after) == len(before) - 3 == len(after) - 3
+    with (edited.folder / "run_flagembedding_training.sh").open("a") as script:
+        script.write("# edited\n")
+    ask = ["bash", "-c", "python -c 'from m3kit.new import ANSWER; print(ANSWER)' && tail -n 1 run_flag*training.sh"]
+    assert edited.inside(*ask) == "42\n# edited\n"
+    by_hand = edited.run("docker-compose", "run", "--rm", "-T", "bge-m3-training", *ask)
+    assert by_hand.stdout == "42\n# edited\n", by_hand.stderr
+    assert layers(edited) == before
+    # Nothing in the container can change the code of the checkout, not even root.
+    inside = edited.run("./run_docker_training.sh", "--", "touch", "m3kit/x", "scripts/x", "ds_stage0.json")
+    assert inside.returncode == 1 and inside.stderr.count("Read-only file system") == 3
+
+
+def test_the_code_is_stored_once_and_readable_whatever_the_umask_was(edited):
+    for path in (edited.folder / "m3kit").rglob("*"):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+    before = layers(edited)
+    built = edited.run("docker-compose", "build", "bge-m3-training")
+    assert built.returncode == 0, built.stderr
+    # The kit in the image, without anything mounted over it.
+    plain = edited.engine.docker("run", "--rm", "--user", "54321", IMAGE, "python", "-m", "m3kit", "--help")
+    assert "usage:" in plain
+    # Copied with the rights it is to have, so it is the old layer again.
+    assert layers(edited) == before
+    sizes = edited.engine.docker("history", "--format", "{{.Size}} {{.CreatedBy}}", IMAGE).splitlines()
+    assert [line for line in sizes if "B " in line and "chmod" in line] == []
 
 
 def test_another_requirement_is_installed(edited):
