@@ -30,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--train_data", nargs="+", required=True, metavar="PATH", help="files, task folders, or a folder of these"
     )
     parser.add_argument("--output_dir", required=True, type=Path, help="where the prepared folders are written")
-    add_settings(parser, "train_group_size", "seed", "query_instruction_for_retrieval", "classification_positives")
-    add_settings(parser, "holdout", holdout=0.0)
+    add_settings(parser, "train_group_size", "seed", "classification_positives")
+    add_settings(parser, "query_instruction_for_retrieval", "holdout", query_instruction_for_retrieval="", holdout=0.0)
     parser.add_argument("--json", action="store_true", help="print folders and counts as one JSON object")
     add_reading_arguments(parser)
 
