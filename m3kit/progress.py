@@ -1,4 +1,4 @@
-"""How long things take: a bar on stderr where that is a terminal, after two seconds only; and CPU time."""
+"""What is told on stderr: talk, and how long things take, as a bar where it is a terminal; and CPU time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 import resource
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -16,6 +18,7 @@ EVERY = 0.5
 # Characters for what is being done.
 WIDEST = 30
 TIME_ALONE = "{desc} … {elapsed}"
+_quiet = False
 
 
 class Bar(tqdm):
@@ -113,6 +116,23 @@ def _size() -> tuple[int, int]:
         columns, lines = 0, 0
     # tqdm takes a size of 0 × 0, which a terminal in a container may have, to the letter, and shows nothing.
     return columns or 80, lines or 24
+
+
+def say(text: str) -> None:
+    """Talk on stderr, but for ``quiet`` ones."""
+    if not _quiet:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """Nothing that is only talk is shown within; bars are."""
+    global _quiet
+    before, _quiet = _quiet, wanted
+    try:
+        yield
+    finally:
+        _quiet = before
 
 
 def cpu_seconds() -> float:

@@ -97,6 +97,7 @@ step() {
   case $output in
     /dev/stdout) attend "$@" || status=$? ;;
     /dev/stderr) attend "$@" >&2 || status=$? ;;
+    screen:*) attend_on_screen "${output#screen:}" "$@" || status=$? ;;
     *) attend "$@" >"$output" || status=$? ;;
   esac
   ((status == 0)) && return
@@ -110,6 +111,20 @@ step() {
     say "$PROGRAM: this step failed (exit code $status): $title. What is wrong stands in the lines above; put it right and run the same command again."
   fi
   exit "$status"
+}
+
+# usage: attend_on_screen LOG COMMAND…    shows the kit's own sentences, and puts what libraries say into LOG
+attend_on_screen() {
+  local log=$1 status=0 screen
+  shift
+  mkfifo -- "$scratch/screen"
+  "$PYTHON" -m m3kit.screen "$log" <"$scratch/screen" &
+  screen=$!
+  M3KIT_SCREEN=1 attend "$@" >"$scratch/screen" 2>&1 || status=$?
+  wait "$screen" || true
+  rm -f -- "$scratch/screen"
+  ((status == 0)) || [[ -n $caught || -s $M3KIT_ERROR_FILE || ! -f $log ]] || tail -n 15 -- "$log" >&2
+  return "$status"
 }
 
 # usage: attend COMMAND…    runs it with TERM, INT and HUP passed on, and waits for it; 128 + the signal's number then
@@ -138,6 +153,9 @@ attend() {
 
 forward() {
   caught=${caught:-$2}
-  trap '' "$1"
+  [[ $1 == INT ]] && trap end_at_once INT || trap '' "$1"
   [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null || true
 }
+
+# Ctrl-C for the second time.
+end_at_once() { kill -s KILL -- "-$child" 2>/dev/null || true; }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Mapping
 from contextlib import closing
@@ -27,7 +26,7 @@ from m3kit.evaluation.significance import RESAMPLES, compare_means
 from m3kit.evaluation.table import headline_score, verdict
 from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
 from m3kit.evaluation.trained_with import Encoding, trained_encoding, training_told
-from m3kit.progress import bar
+from m3kit.progress import bar, say
 
 LIBRARIES = ("FlagEmbedding", "torch", "transformers", "ir-measures", "bm25s", "scipy", "scikit-learn")
 
@@ -72,10 +71,10 @@ def evaluate(
     ``vector_cache``: a folder for the vectors of the first model. Raises ``KitError``.
     """
     if data.retrieval and data.retrieval.queries_left_out:
-        _say(f"Queries left out, as qrels/test.tsv gives them no relevant passage: {data.retrieval.queries_left_out}.")
+        say(f"Queries left out, as qrels/test.tsv gives them no relevant passage: {data.retrieval.queries_left_out}.")
     device, device_reason = choose_device(device)
     precision, precision_reason = choose_precision(precision, device)
-    _say(f"Device {device} ({device_reason}), precision {precision} ({precision_reason}).")
+    say(f"Device {device} ({device_reason}), precision {precision} ({precision_reason}).")
     # All models are found before the first is encoded: a wrong path must not cost the time of another model.
     models = [find_model(name, path, cache_dir) for name, path in paths.items()]
     settings = {
@@ -141,7 +140,7 @@ def _measure(
 ) -> Measured:
     with closing(encoder):
         for note in encoder.notes:
-            _say(note)
+            say(note)
         start = time.monotonic()
         retrieved = data.retrieval and _retrieve(encoder, data.retrieval, weights, bm25)
         tasks: dict[str, Outcomes] = {}
@@ -155,7 +154,7 @@ def _measure(
     notes = [*encoder.notes, *(note for outcomes in tasks.values() for note in outcomes.notes)]
     cached = encoder.cache.found if encoder.cache else 0
     if cached:
-        _say(f"{encoder.model.name}: the vectors of {cached} texts were kept from an earlier evaluation.")
+        say(f"{encoder.model.name}: the vectors of {cached} texts were kept from an earlier evaluation.")
     return Measured(encoder.model, encoder.settings, retrieved, forgotten, tasks, notes, round(seconds, 1), cached)
 
 
@@ -262,7 +261,3 @@ def _examples(encoders: Mapping[str, Encoder], measured: Mapping[str, Measured],
         {name: measured[name].retrieved.values[score][HEADLINE] for name in pair},
         score,
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -17,7 +17,7 @@ from m3kit.evaluation.models import ModelFolder, longest_input
 from m3kit.evaluation.trained_with import Encoding
 from m3kit.evaluation.vector_cache import VectorCache
 from m3kit.evaluation.vectors import Vectors
-from m3kit.progress import bar
+from m3kit.progress import bar, say
 
 # Hears how many more texts are done.
 Watch = Callable[[int], object] | None
@@ -96,7 +96,7 @@ class Encoder:
     def progress(self, count: int, what: str) -> Iterator[Watch]:
         """Tell that so many texts of a kind are encoded, and give what hears how many are done."""
         name = self.model.name
-        print(f"{name}: encoding {count} {what} with {self.model.given}", file=sys.stderr, flush=True)
+        say(f"{name}: encoding {count} {what} with {self.model.given}")
         with bar(count, f"{name}: {what}", what) as shown:
             yield shown.update
 

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import sqlite3
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import version
@@ -21,6 +20,7 @@ import numpy as np
 import xxhash
 
 from m3kit.evaluation.vectors import Vectors
+from m3kit.progress import say
 
 # What decides a vector, besides configuration and weights in any form.
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt")
@@ -135,7 +135,7 @@ class VectorCache:
                 self.file.unlink()
 
     def _tell(self, what: str) -> None:
-        print(f"The cache of vectors in {self.file.parent} {what}.", file=sys.stderr, flush=True)
+        say(f"The cache of vectors in {self.file.parent} {what}.")
 
 
 def _make_room(ours: Path) -> int:

@@ -85,7 +85,7 @@ def _plan(args: argparse.Namespace) -> None:
     wrapper = os.environ.get("M3KIT_WRAPPER", "")
     planned = Run(request, setup, evaluation, left, args.python, torchrun, args.program, wrapper)
     if args.found is None:
-        for sentence in (*setup.told, evaluation.told, told):
+        for sentence in (" ".join(setup.told), evaluation.told, told):
             if sentence:
                 print(sentence, file=sys.stderr)
     if dry_run:
@@ -109,8 +109,9 @@ def _hand_over(run: Run, folder: Path) -> None:
         )
     words = [run.setup.threads]
     for step in next_steps(known, found):
-        output = {"stdout": "/dev/stdout", "stderr": "/dev/stderr", "nowhere": "/dev/null"}.get(step.output)
-        words += [step.title, output or str(folder / step.output), str(len(step.command)), *step.command]
+        places = {"stdout": "/dev/stdout", "stderr": "/dev/stderr", "nowhere": "/dev/null"}
+        places["screen"] = f"screen:{run.request['output_dir']}/train.log"
+        words += [step.title, places.get(step.output, str(folder / step.output)), str(len(step.command)), *step.command]
     sys.stdout.write("".join(f"{word}\0" for word in words))
 
 

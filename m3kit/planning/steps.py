@@ -30,7 +30,10 @@ MEMORY = (
 
 @dataclass(frozen=True)
 class Step:
-    """``output``: where its stdout goes, "stdout", "stderr", "nowhere", or a name under which later steps find it."""
+    """``output``: where its stdout goes: stdout, stderr, nowhere, or a name under which later steps find it.
+
+    ``screen``: all that it says goes through ``m3kit.screen``, which shows a part of it.
+    """
 
     title: str
     command: list[str]
@@ -84,14 +87,16 @@ def next_steps(run: Run, found: Found) -> list[Step]:
     output = request["output_dir"]
     # Of another training, by the untouched library.
     old = [f"{output}/{name}" for name in ("metrics.json", "hybrid.json")]
-    return [Step("Training", train(run, found)), Step("", ["rm", "-f", "--", *old]), *_last(run)]
+    return [Step("Training", train(run, found), "screen"), Step("", ["rm", "-f", "--", *old]), *_last(run)]
 
 
 def _last(run: Run) -> list[Step]:
-    steps = []
+    output, steps, brief = run.request["output_dir"], [], []
     if run.evaluation.data and run.left != "report":
-        steps.append(Step("Evaluating", evaluate(run, run.evaluation.data), "stdout"))
-    steps.append(Step("Writing the report", run.kit("report", run.request["output_dir"]), "nowhere"))
+        # The verdict alone: the tables are in metrics.json and in the report.
+        brief = ["--brief"]
+        steps.append(Step("Evaluating", [*evaluate(run, run.evaluation.data), *brief], "stdout"))
+    steps.append(Step("Writing the report", run.kit("report", output, *brief), "nowhere"))
     return [*steps, Step("End", ["printf", "\n%s\n%s\n", *_ending(run)], "stdout")]
 
 

@@ -10,13 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from m3kit.errors import KitError
-from m3kit.progress import bar
+from m3kit.progress import bar, quiet, say
 from m3kit.report.record import read_record
 
 if TYPE_CHECKING:
@@ -29,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="?", type=Path, metavar="OUTPUT_DIR", help="the output_dir of a run")
     parser.add_argument("--output_dir", type=Path, help="the same")
     parser.add_argument("--json", action="store_true", help="print the paths and the verdict as JSON")
+    parser.add_argument("--brief", action="store_true", help="print the report's path alone")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -38,13 +38,14 @@ def run(args: argparse.Namespace) -> None:
     if args.json:
         print(json.dumps(made, ensure_ascii=False))
         return
-    _say(made["verdict"])
-    if Path(made["card"]).name != CARD:
-        _say(f"{CARD} there is your own and stays; the kit's model card is {made['card']}.")
-    else:
-        _say(f"The model card is {made['card']}.")
-    if made["plots"]:
-        _say(f"{len(made['plots'])} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
+    with quiet(args.brief):
+        say(made["verdict"])
+        if Path(made["card"]).name != CARD:
+            say(f"{CARD} there is your own and stays; the kit's model card is {made['card']}.")
+        else:
+            say(f"The model card is {made['card']}.")
+        if made["plots"]:
+            say(f"{len(made['plots'])} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
     print(made["report"])
 
 
@@ -109,7 +110,3 @@ def _write(path: Path, content: bytes) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr)

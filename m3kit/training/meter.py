@@ -100,10 +100,14 @@ def _peak_memory() -> int:
 def line(epoch: float, step: int, steps: int, figures: dict[str, float]) -> str:
     """A step in one line, for a reader; the same figures go to train_log.jsonl and TensorBoard."""
     parts = " ".join(f"{part} {figures[f'loss_{part}']:.4g}" for part in PARTS if f"loss_{part}" in figures)
-    left = int(figures["seconds_left"])
     return (
         f"epoch {epoch:.2f}  step {step}/{steps}  loss {figures['loss']:.4f} ({parts})  "
         f"lr {figures['learning_rate']:.2e}  {figures['texts_per_second']:,.1f} texts/s  "
         f"{figures['tokens_per_second']:,.0f} tokens/s  padding {figures['padding']:.0%}  "
-        f"memory {figures['memory_gb']:.1f} GB  left {left // 3600}:{left // 60 % 60:02}:{left % 60:02}"
+        f"memory {figures['memory_gb']:.1f} GB  left {time_left(figures)}"
     )
+
+
+def time_left(figures: dict[str, float]) -> str:
+    left = int(figures["seconds_left"])
+    return f"{left // 3600}:{left // 60 % 60:02}:{left % 60:02}"

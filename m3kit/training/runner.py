@@ -170,6 +170,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         trainer, cpu_before = self.trainer, cpu_seconds()
         if record:
             trainer.tell_base = lambda figures: record.update(base=figures)
+            base = record.entries.get("base") or {}
+            trainer.train_log.before = base.get(f"eval_{trainer.train_log.headline}")
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
             if trainer.stopped:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+from collections.abc import Iterator
+
+from m3kit.screen import say
 
 # What `docker stop`, Ctrl-C and a lost terminal send; torchrun passes each on to every process.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -29,16 +34,36 @@ class StopRequest:
     def __init__(self) -> None:
         self.number = 0
         self.patient = False
+        # What a step takes at most.
+        self.seconds = 0.0
 
     def install(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._note)
 
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """A signal ends what is done within, also in training; the training is told by ``number``."""
+        patient, self.patient = self.patient, False
+        try:
+            if self.number:
+                raise Stopped(self.number)
+            yield
+        except Stopped:
+            if not patient:
+                raise
+        finally:
+            self.patient = patient
+
     def _note(self, number: int, frame) -> None:
         # torchrun sends a second one; it changes nothing.
-        self.number = self.number or number
+        first, self.number = not self.number, self.number or number
         if not self.patient:
             raise Stopped(self.number)
+        if first and os.environ.get("RANK", "0") == "0":
+            longest = f", up to {self.seconds:.0f} s" if self.seconds else ""
+            with contextlib.suppress(RuntimeError):  # it came while something was being printed
+                say(f"stopping after this step{longest}, with a checkpoint; Ctrl-C once more ends without saving")
 
 
 def ignore_signals(*_) -> None:

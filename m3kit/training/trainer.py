@@ -39,6 +39,8 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self.meter = Meter(self.args.device)
         self.guard = Guard(self.model, mixed_fp16=self.args.fp16)
         self.train_log = TrainLog(Path(self.args.output_dir)) if self.is_world_process_zero() else None
+        if self.train_log and held_out:
+            self.train_log.headline = self.args.metric_for_best_model
         self.gradient_norm: float | None = None
         self.stopped = 0  # the signal's number, once the step is done and to be the last
         self._scratch: Path | None = None
@@ -78,14 +80,19 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         """After every step: is it still learning, and was it asked to stop? All processes decide alike."""
         gradients = self.guard.take_gradients()
         step, (stopped_by, *gradients) = self.meter.reduce([self.stop.number, *gradients])
+        self.stop.seconds = max(self.meter.durations)
         skipped = self.accelerator.optimizer_step_was_skipped
         loss = step["loss"] / step["micro_batches"]
         self.guard.check(self.state.global_step, loss, self.gradient_norm, gradients, skipped)
         if stopped_by:
-            self.control.should_training_stop = self.control.should_save = True
-            self.control.should_evaluate = False
-            # It may have come to another process only.
-            self.stopped = self.stop.number or signal.SIGTERM
+            self._stop(self.stop.number)
+
+    def _stop(self, number: int) -> None:
+        """Make this step the last, and save it."""
+        self.control.should_training_stop = self.control.should_save = True
+        self.control.should_evaluate = False
+        # It may have come to another process only.
+        self.stopped = number or signal.SIGTERM
 
     def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -108,20 +115,28 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     # ---- Evaluating ----
 
     def evaluate(self, *_, **__) -> dict[str, float]:
-        """Figures of the model as it is, under transformers' names (``eval_…``); by one process, for all."""
-        started = time.monotonic()
-        figures = [None]
-        if self.is_world_process_zero():
-            measured = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
-            figures = [{f"eval_{name}": value for name, value in measured.items()}]
+        """Figures of the model as it is, under transformers' names (``eval_…``); by one process, for all.
+
+        None where a signal came during training: the evaluation is left, for it is made when the run goes on.
+        """
+        started, figures = time.monotonic(), [None]
+        with self.stop.at_once():
+            if self.is_world_process_zero():
+                measured = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
+                figures = [{f"eval_{name}": value for name, value in measured.items()}]
         if self.args.world_size > 1:
             broadcast_object_list(figures)
         (measured,) = figures
+        if measured is None:
+            self._stop(self.stop.number)
+            return {}
         self.log({**measured, "eval_seconds": time.monotonic() - started})
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
         return measured
 
     def _determine_best_metric(self, metrics, trial) -> bool:
+        if self.stopped:
+            return False
         is_best = super()._determine_best_metric(metrics, trial)
         # The best must be there at the end, whenever that is.
         self.control.should_save = self.control.should_save or is_best

@@ -5,7 +5,7 @@
 me=${0##*/}
 [[ -z ${FAKE_BROKEN:-} || $0 == */.venv/* ]] || exit 127
 # What makes the plan is real, and no step.
-[[ "$1 $2 ${3:-}" != '-m m3kit plan' ]] || exec "$REAL_PYTHON" "$@"
+[[ "$1 $2 ${3:-}" != '-m m3kit plan' && "$1 $2" != '-m m3kit.screen' ]] || exec "$REAL_PYTHON" "$@"
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
 
 case "$1 $2 ${3:-}" in

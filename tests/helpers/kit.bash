@@ -22,7 +22,7 @@ make_kit() {
   done
   make_eval "$KIT/example_data/eval"
 
-  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort tr printf; do
+  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort tr printf mkfifo tail; do
     ln -s "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
   done
   for name in python3 torchrun; do
