@@ -57,7 +57,7 @@ class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
     eval_steps: float | None = of_setting("eval_steps")
     # FlagEmbedding forces 0 (D8). Two keep the accelerator fed: they read, tokenise and pad while it computes.
     dataloader_num_workers: int = of_setting("dataloader_num_workers")
-    logging_steps: float = of_setting("logging_steps")
+    logging_steps: float = of_setting("logging_steps", default=1)
     # One line a step says more than a bar, and can be read in a file.
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bar."})
 
