@@ -13,10 +13,12 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from m3kit.installed import unmet
 from m3kit.progress import bar
 
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
 GIB = 1 << 30
+NEWEST_PYTHON = (3, 14)
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"can_train": not stops, "findings": [asdict(finding) for finding in findings]}, indent=2))
     else:
+        well = [finding.what for finding in findings if finding.level == "ok"]
+        print(f"  ok  {'; '.join(well)}", file=sys.stderr)
         for finding in findings:
-            cure = f"; {finding.fix}" if finding.fix else ""
-            print(f"{finding.level:>4}  {finding.what}{cure}", file=sys.stderr)
+            if finding.level != "ok":
+                cure = f"; {finding.fix}" if finding.fix else ""
+                print(f"{finding.level:>4}  {finding.what}{cure}", file=sys.stderr)
     return int(stops)
 
 
@@ -53,29 +58,28 @@ def examine(device: str) -> list[Finding]:
 
 def _python() -> Finding:
     version = platform.python_version()
-    if sys.version_info[:2] < (3, 10):
-        return Finding("stop", f"Python {version}", "use Python 3.10, 3.11 or 3.12")
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        return Finding("note", f"Python {version} is newer than those the packages were chosen for, 3.11 to 3.14")
     return Finding("ok", f"Python {version}")
 
 
-def _packages(requirements: Path = REQUIREMENTS) -> Finding:
+def _packages() -> Finding:
     """Compare what is installed with the versions that the kit was tested with."""
-    wrong = []
-    for line in requirements.read_text("utf-8").split("\n"):
-        name, _, wanted = line.split("#")[0].strip().partition("==")
-        if not name:
-            continue
-        try:
-            # A local part, such as the +cpu of a torch build, is no other version.
-            installed = importlib.metadata.version(name).partition("+")[0]
-        except importlib.metadata.PackageNotFoundError:
-            installed = "missing"
-        if installed != wanted:
-            wrong.append(f"{name} {installed} (tested: {wanted})")
-    if wrong:
-        fix = f"pip install -r {requirements.name} -c constraints.txt"
-        return Finding("note", "packages other than those tested: " + ", ".join(wrong), fix)
-    return Finding("ok", "all packages have the tested versions")
+    wrong = [
+        f"{name} {installed or 'missing'} (tested: {wanted})" for name, wanted, installed in unmet(_requirements())
+    ]
+    if not wrong:
+        return Finding("ok", "all packages have the tested versions")
+    here = REQUIREMENTS.is_file()
+    fix = "pip install -r requirements.txt -c constraints.txt" if here else "pip install them, as pip check says"
+    return Finding("note", "packages other than those tested: " + ", ".join(wrong), fix)
+
+
+def _requirements() -> list[str]:
+    """The pins: of the kit's folder, or, where the kit is installed as a package, of its metadata."""
+    if REQUIREMENTS.is_file():
+        return REQUIREMENTS.read_text("utf-8").split("\n")
+    return importlib.metadata.requires("m3kit") or []
 
 
 def _gpu(device: str) -> list[Finding]:

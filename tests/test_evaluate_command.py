@@ -12,7 +12,7 @@ import pytest
 import torch
 from tiny import QUERIES, write_beir
 
-from m3kit.__main__ import main
+from m3kit.cli import main
 from m3kit.errors import KitError
 from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.evaluate import parse_models, parse_weights

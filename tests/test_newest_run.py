@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from tiny import write_beir
 
-from m3kit.__main__ import main
+from m3kit.cli import main
 
 
 @pytest.fixture
@@ -123,12 +123,27 @@ def test_no_other_run_is_evaluated_into_a_folder_with_a_model(kit, asked, capsys
     assert not asked
 
 
+def test_a_folder_that_is_not_there_is_an_error_that_names_the_runs(kit, asked, capsys):
+    make_run(kit / "outputs" / "mine", 1)
+    make_run(kit / "outputs" / "other", 2, "stopped")
+    make_run(kit / "elsewhere" / "third", 3)
+    for typed, runs in (
+        ("outputs/mnie", "outputs/mine, outputs/other"),
+        ("elsewhere/thrid", "elsewhere/third, outputs"),
+    ):
+        assert evaluate("--output_dir", typed) == 1
+        assert f"there is no folder {typed}; the runs that are there: {runs}" in capsys.readouterr().err
+        assert not (kit / typed).exists()
+    assert not asked
+
+
 # ---- what is taken of it -------------------------------------------------------------------------------------------
 
 
 def test_what_is_given_wins(kit, asked):
     make_run(kit / "outputs" / "mine", 1)
     other = write_beir(kit / "other")
+    (kit / "outputs" / "figures").mkdir()
     assert evaluate("--eval_data", other, "--output_dir", "outputs/figures", "--cache_dir", "c") == 0
     assert asked[0].models["tuned"] == "outputs/mine" and asked[0].eval_data == str(other)
     assert asked[0].cache_dir == "c"

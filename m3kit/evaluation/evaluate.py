@@ -18,7 +18,7 @@ import json
 import math
 import os
 import re
-import sys
+import shlex
 from dataclasses import fields
 from pathlib import Path
 
@@ -30,8 +30,12 @@ from m3kit.evaluation.newest import with_newest_run
 from m3kit.evaluation.serving import HYBRID, hybrid_settings
 from m3kit.evaluation.table import render_table
 from m3kit.evaluation.trained_with import Encoding
+from m3kit.progress import quiet, say
 
 KIT = Path(__file__).parents[2]
+if not (KIT / "requirements.txt").is_file():
+    # Installed as a package: runs and caches are in the folder where it is called.
+    KIT = Path()
 GENERAL = Path(__file__).parent / "general"
 VECTORS = KIT / "cache" / "vectors"
 NONE = "none"
@@ -50,6 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output_dir", type=Path, help="where metrics.json is written (default: that run's folder; needed by --models)"
     )
     parser.add_argument("--json", action="store_true", help="print what metrics.json holds instead of the table")
+    parser.add_argument("--brief", action="store_true", help="print the verdict alone")
     parser.add_argument(
         "--general_data",
         default="auto",
@@ -74,6 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    if args.output_dir and not args.models:
+        _require_run_folder(args.output_dir)
     if not (args.models and args.eval_data and args.output_dir):
         args = with_newest_run(args, KIT)
     paths = parse_models(args.models)
@@ -84,29 +91,45 @@ def run(args: argparse.Namespace) -> None:
     # Late, so that errors in arguments and data do not wait for torch.
     from m3kit.evaluation.comparison import evaluate
 
-    metrics = evaluate(
-        paths,
-        data,
-        general=general,
-        weights=weights,
-        vector_cache=None if args.vector_cache == NONE else Path(args.vector_cache),
-        cache_dir=args.cache_dir,
-        device=args.device,
-        precision=args.precision,
-        batch_size=args.batch_size,
-        encoding={field.name: getattr(args, field.name) for field in fields(Encoding)},
-    )
+    with quiet(args.brief):
+        metrics = evaluate(
+            paths,
+            data,
+            general=general,
+            weights=weights,
+            vector_cache=None if args.vector_cache == NONE else Path(args.vector_cache),
+            cache_dir=args.cache_dir,
+            device=args.device,
+            precision=args.precision,
+            batch_size=args.batch_size,
+            encoding={field.name: getattr(args, field.name) for field in fields(Encoding)},
+        )
     # First, for metrics.json says that the evaluation is done.
     if "serving" in metrics:
         write_json(hybrid_settings(metrics, args.output_dir), args.output_dir / HYBRID)
     written = write_json(metrics, args.output_dir / "metrics.json")
     if args.json:
         print(json.dumps(metrics, ensure_ascii=False, allow_nan=False))
-    else:
-        print(render_table(metrics))
-        print()
+    elif args.brief:
         print(metrics["verdict"])
-    print(f"All numbers and settings are in {written}.", file=sys.stderr, flush=True)
+    else:
+        print(render_table(metrics), metrics["verdict"], sep="\n\n")
+    with quiet(args.brief):
+        say(f"All numbers and settings are in {written}.")
+
+
+def _require_run_folder(folder: Path) -> None:
+    """Raise ``KitError`` where a folder that should hold a run is not there, which names the runs that are."""
+    if folder.is_dir():
+        return
+    here = Path.cwd()
+    places = {folder.absolute().parent, KIT.absolute() / "outputs"}
+    runs = sorted({file.parent for place in places for file in place.glob("*/run.json")})
+    there = ", ".join(str(run.relative_to(here) if run.is_relative_to(here) else run) for run in runs)
+    raise KitError(
+        f"there is no folder {folder}; the runs that are there: {there or 'none'}. "
+        f"For figures in a new folder, make it first: mkdir -p {shlex.quote(str(folder))}"
+    )
 
 
 def parse_models(given: list[str]) -> dict[str, str]:
