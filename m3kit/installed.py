@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 
 def unmet(requirements: Iterable[str]) -> Iterator[tuple[str, str, str]]:
-    """Yield name, wanted and installed version of each line NAME==VERSION that is not met; installed is "" if missing."""
+    """Yield name, wanted and installed version ("" if missing) of each line NAME==VERSION that is not met."""
     for line in requirements:
         name, _, wanted = line.partition("#")[0].strip().partition("==")
         if not name:
@@ -27,7 +27,7 @@ def unmet(requirements: Iterable[str]) -> Iterator[tuple[str, str, str]]:
 
 def main(file: str) -> int:
     """Print this interpreter's path, or else what it lacks first; the exit code is then 1."""
-    lacks = "it is Python %d.%d" % sys.version_info[:2] if sys.version_info < (3, 11) else ""
+    lacks = f"it is Python {sys.version_info[0]}.{sys.version_info[1]}" if sys.version_info < (3, 11) else ""
     with open(file, encoding="utf-8") as requirements:
         for name, wanted, installed in unmet(requirements):
             lacks = lacks or (f"it has {name} {installed} instead of {wanted}" if installed else f"it has no {name}")

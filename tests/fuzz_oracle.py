@@ -110,7 +110,7 @@ def _native(row: dict) -> bool:
     if not all(row.get(name) is None or isinstance(row[name], str) for name in ("prompt", "type")):
         return False
     if not all(
-        row.get(name) is None or is_whole(row[name]) and row[name] > 0 for name in ("batch_size", "train_group_size")
+        row.get(name) is None or (is_whole(row[name]) and row[name] > 0) for name in ("batch_size", "train_group_size")
     ):
         return False
     scores = [row.get("pos_scores"), row.get("neg_scores")]

@@ -130,7 +130,7 @@ def _model(random: Random, name: str, gain: float, heads: bool, retrieval: bool,
 
 
 def _comparisons(random: Random, models: dict) -> dict:
-    (first, base), *others = models.items()
+    (_first, base), *others = models.items()
     compared: dict = {}
     for name, model in others:
         compared[name] = {

@@ -13,10 +13,10 @@ from conftest import KIT, write_jsonl
 
 sys.path.insert(0, str(KIT / "benchmarks"))
 
-from side_by_side.cases import CASES, Case, Promise  # noqa: E402
-from side_by_side.figures import derive, judge, markdown  # noqa: E402
-from side_by_side.probe import cpu_seconds, peak, reset_peak, resident  # noqa: E402
-from side_by_side.rows import LENGTHS, rows_of, write_rows  # noqa: E402
+from side_by_side.cases import CASES, Case, Promise
+from side_by_side.figures import derive, judge, markdown
+from side_by_side.probe import cpu_seconds, peak, reset_peak, resident
+from side_by_side.rows import LENGTHS, rows_of, write_rows
 
 
 def measure(tmp_path, *arguments) -> tuple[dict, str]:

@@ -72,7 +72,7 @@ def test_a_kill_while_a_checkpoint_replaces_another(intact_before):
 
     def check(output):
         checkpoints.clear_scratch(output)
-        found, passed_over = newest_intact(output)
+        found, _passed_over = newest_intact(output)
         content = (found / "optimizer.pt").read_bytes()
         assert content in ((b"optimizer.pt of 8" if intact_before else b"optimizer.pt of 4"), b"new")
         assert steps(output) == [4, 8]

@@ -79,7 +79,7 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_stays(small_disk, writ
     kept = save(small_disk, 300)
     written = scratch(small_disk) / "checkpoint-400"
     written.mkdir()
-    with pytest.raises(Exception) as raised:  # noqa: B017 each library raises its own
+    with pytest.raises(Exception) as raised:  # each library raises its own
         writer(written / "file")
     explained = str(explain_failed_save(raised.value, small_disk, NEEDED))
     assert explained.startswith(f"the disk of {small_disk} has 2.1 MB free, and a checkpoint needs 3.5 MB; ")

@@ -196,7 +196,7 @@ def test_check_of_all_at_once(whole_folder):
 
 
 def test_prepare_of_all_at_once(whole_folder, tmp_path):
-    root, cases = whole_folder
+    root, _cases = whole_folder
     for skip in ([], ["--skip-bad-rows"]):
         done = command("prepare", "--train_data", root, "--output_dir", tmp_path / "prepared", *skip)
         assert (done.returncode, done.stdout) == (1, b"")

@@ -310,7 +310,7 @@ def test_two_processes_write_the_same_as_one(word_model, tmp_path):
 def test_a_model_without_heads_mines_by_dense_and_bm25(word_model, tmp_path):
     headless = Path(shutil.copytree(word_model, tmp_path / "headless"))
     (headless / "sparse_linear.pt").unlink()
-    found, manifest = mined(made_up_rows(60), headless, tmp_path)
+    _found, manifest = mined(made_up_rows(60), headless, tmp_path)
     assert manifest["counts"]["negatives_mined"] == 480 and "dense vectors only" in " ".join(manifest["notes"])
 
 

@@ -13,9 +13,9 @@ from conftest import EXAMPLE_DATA, KIT
 
 sys.path.insert(0, str(KIT / "benchmarks"))
 
-from referee.neutral import ndcg  # noqa: E402
-from referee.sets import load  # noqa: E402
-from referee.table import best_with_bm25, mean  # noqa: E402
+from referee.neutral import ndcg
+from referee.sets import load
+from referee.table import best_with_bm25, mean
 
 
 def test_ndcg_is_that_of_trec_eval():

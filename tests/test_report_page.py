@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def test_the_page_is_read_by_ear_and_by_keyboard(whole_page):
     assert whole_page.all("html") == [{"lang": "en"}] and whole_page.unclosed == []
     levels = [level for level, _ in whole_page.headings]
     assert levels.count(1) == 1 and levels[0] == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
     for landmark in ("header", "nav", "main", "footer"):
         assert len(whole_page.all(landmark)) == 1
     first_link = whole_page.all("a")[0]

@@ -7,6 +7,7 @@ neighbouring characters, as in Lucene's CJKAnalyzer; Korean too, whose words car
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
 from array import array
@@ -167,7 +168,7 @@ def _pairs(run: str) -> list[str]:
     if not IN_PAIRS.match(run):
         return [run]
     characters = CHARACTER.findall(run)
-    return [one + two for one, two in zip(characters, characters[1:], strict=False)] or characters
+    return [one + two for one, two in itertools.pairwise(characters)] or characters
 
 
 class Terms:

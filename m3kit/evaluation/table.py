@@ -157,7 +157,7 @@ def _retrieval_sentence(part: Mapping, items: str) -> str:
 
 def _serving_sentence(serving: Mapping) -> str:
     """Which score of the last model to serve, what it is worth, and beside what of the first."""
-    first, name = list(serving["models"])[0], list(serving["models"])[-1]
+    first, name = next(iter(serving["models"])), list(serving["models"])[-1]
     base, model = serving["models"][first], serving["models"][name]
     low, high = model["interval"]
     how = f"{serving['folds']}-fold cross-validation" if serving["folds"] else f"the default: {serving['reason']}"

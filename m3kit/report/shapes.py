@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Required
 
 from pydantic import AfterValidator, Discriminator, Tag, TypeAdapter, ValidationError, conlist
-from typing_extensions import Required, TypedDict
+from typing_extensions import TypedDict
 
 # Pydantic names in an error's place which of two kinds it took.
 FIGURES, NONE = "(figures)", "(no figures)"
