@@ -1,7 +1,7 @@
 # The image in which the training scripts run; docker-compose.yml builds it as bge-m3-training. It needs no BuildKit, so that
 # an old engine builds it too.
 #
-# Any base of the Debian family with Python 3.10 to 3.14 will do, also one named by its digest (ubuntu@sha256:…). It need
+# Any base of the Debian family with Python 3.11 to 3.14 will do, also one named by its digest (ubuntu@sha256:…). It need
 # not have CUDA: PyTorch's packages bring the libraries of CUDA 13.0, the GPU's driver comes from the machine (580 or newer),
 # and neither PyTorch nor DeepSpeed with ds_stage0.json ("torch_adam": true) compiles CUDA code. For an older driver there are
 #   TORCH_INDEX_URL=…                                    PyTorch's package index for an older CUDA, or
@@ -21,7 +21,8 @@ FROM ${BASE_IMAGE}
 # A pipe fails when its first command does.
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 
-# g++ and the Python headers are for what is compiled while training: by DeepSpeed for the CPU, by Triton for torch.compile.
+# g++ and the Python headers are for what is compiled while training: by DeepSpeed for the CPU (also the optimizer that a
+# configuration keeps there), by Triton for torch.compile.
 # No versions are pinned here: Debian and Ubuntu take old ones away, and the build would fail.
 # hadolint ignore=DL3008
 RUN apt-get update \

@@ -47,7 +47,7 @@ why_not_built() {
   elif said 'proxyconnect|connect to proxy|no such host|temporary failure|could not (resolve|connect)|connection refused|unreachable|no route to host|new connection|timed out|(i/o|handshake|client\.)\s*timeout|deadline exceeded'; then
     printf '%s' "the network${proxy:+, or the proxy $proxy,} does not answer. Set http_proxy and https_proxy right, or unset them; for pulling, the engine has a proxy of its own (docs.docker.com/engine/daemon/proxy)"
   elif said 'no matching distribution|could not find a version'; then
-    printf '%s' 'pip found no fitting package (its message is above). See whether the base image has Python 3.10 or newer, and TORCH_INDEX_URL is right'
+    printf '%s' 'pip found no fitting package (its message is above). See whether the base image has Python 3.11 to 3.14, and TORCH_INDEX_URL is right'
   else
     printf '%s' 'the reason stands above'
   fi

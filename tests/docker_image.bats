@@ -29,7 +29,7 @@ setup() { make_docker_kit; }
 }
 
 @test "an edited script runs in the container without a new image, and cannot be changed from there" {
-  for name in scripts m3kit ds_stage0.json run_flagembedding_training.sh run_flagembedding_training_single_gpu.sh; do
+  for name in scripts m3kit configs ds_stage0.json run_flagembedding_training.sh run_flagembedding_training_single_gpu.sh; do
     grep -qx "      - ./$name:/workspace/$name:ro" "$SOURCE/docker-compose.yml"
   done
 }
@@ -75,7 +75,7 @@ setup() { make_docker_kit; }
 }
 
 @test "everything that a training script sources or runs goes into the image" {
-  for name in scripts m3kit example_data requirements.txt constraints.txt ds_stage0.json run_flagembedding_training.sh \
+  for name in scripts m3kit example_data requirements.txt constraints.txt configs ds_stage0.json run_flagembedding_training.sh \
     run_flagembedding_training_single_gpu.sh; do
     grep -qx "!$name" "$SOURCE/.dockerignore"
   done
