@@ -160,3 +160,43 @@ def test_deepspeed_trains_saves_and_resumes_with_two_ranks(uninterrupted, words)
     again = train(words(**settings), 2)
     assert "Going on from step" in again.log.read_text("utf-8")
     assert_same_weights(expected, again.output)
+
+
+def test_an_error_that_nobody_foresaw_ends_the_run(words):
+    """The processes that make batches do not keep it from ending."""
+    run = Run(words())
+    assert run.when(lambda: run.step() >= 3)
+    log = run.output / "train_log.jsonl"
+    log.unlink()
+    log.mkdir()  # the next step cannot be logged
+    assert run.wait() == [1]
+    assert "IsADirectoryError" in run.log.read_text("utf-8")
+
+
+@ONE_AND_TWO
+def test_an_evaluation_is_left_at_once_and_made_when_the_run_goes_on(words, processes, tmp_path):
+    corpus = tmp_path / "eval"
+    (corpus / "qrels").mkdir(parents=True)
+    texts = [f"passage {number} about the moon and the river" for number in range(3000)]
+    rows = ({"_id": str(number), "text": text} for number, text in enumerate(texts))
+    (corpus / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    queries = ({"_id": f"q{number}", "text": texts[number]} for number in range(60))
+    (corpus / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    lines = ["query-id\tcorpus-id\tscore", *(f"q{number}\t{number}\t1" for number in range(60))]
+    (corpus / "qrels" / "test.tsv").write_text("\n".join(lines) + "\n")
+    settings = {"eval_data": corpus, "eval_steps": 6, "max_steps": 12}
+
+    run = Run(words(**settings), processes)
+    assert run.when(lambda: run.step() >= 6)  # which is evaluated now
+    run.send(signal.SIGTERM)
+    assert set(run.wait()) == {143}
+    assert evaluated(run.output) == [0]
+    assert (run.output / "checkpoint-6").is_dir()
+    again = train(words(**settings), processes)
+    assert evaluated(again.output) == [0, 6, 12]
+
+
+def evaluated(output) -> list[int]:
+    """The steps after which an evaluation was finished."""
+    rows = map(json.loads, (output / "train_log.jsonl").read_text("utf-8").splitlines())
+    return [row["step"] for row in rows if "eval_seconds" in row]

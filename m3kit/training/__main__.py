@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing
 import os
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
@@ -30,8 +32,12 @@ WORDY = (
 
 def main() -> int:
     code = _train()
-    # After an error others may still wait for this process.
-    if code != 1:
+    if code == 1:
+        # Those that make batches ignore the signal by which Python ends them when it goes: it would wait for ever.
+        for child in multiprocessing.active_children():
+            child.kill()
+    else:
+        # After an error others may still wait for this process.
         _leave_group()
     return code
 
@@ -54,6 +60,10 @@ def _train() -> int:
         runner.run()
     except (KitError, FileNotFoundError) as error:
         _tell(str(error))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        _tell(f"{type(error).__name__}: {error}; where it happened is in train.log")
         return 1
     except Stopped as stopped:
         _tell(f"{stopped}{_where_it_goes_on(runner)}; run the same command again to go on")

@@ -68,7 +68,7 @@ class TrainLog:
         """One line that the next takes the place of: step, loss, the held-out figure before → now, time left."""
         parts = [f"{state.global_step}/{state.max_steps} loss {figures['loss']:.4f}"]
         if self.before is not None:
-            change = f" → {self._now:.3f}" if self._now != self.before else ""
+            change = f" → {self._now:.3f}" if self._now not in (None, self.before) else ""
             parts.append(f"{self.headline.replace('_', ' ')} {self.before:.3f}{change}")
         print(STATUS + "  ".join([*parts, f"left {time_left(figures)}"]), file=sys.stderr, flush=True)
 
