@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# What the two training scripts run: the steps, their order and status, signals, the Python environment. All with fakes.
+# What the two training scripts run: the steps, their order and status, signals. All with fakes.
 # shellcheck disable=SC2154,SC2030,SC2031  # run sets output and status; every test is a subshell, and means to be
 
 bats_require_minimum_version 1.5.0
@@ -24,13 +24,13 @@ setup() { make_kit; }
 
 @test "a dry run runs nothing, makes nothing, and can be pasted whole" {
   gpus 1
-  export FAKE_BROKEN=1
+  export FAKE_LACKS=torch
   run --separate-stderr "$SINGLE" --dry-run --output_dir 'my out'
   ((status == 0))
-  says ' -m venv --clear '
+  says ' -m venv '
   says ' -m pip install '
   [[ ! -e $LOG && ! -e $KIT/.venv && ! -e 'my out' ]]
-  unset FAKE_BROKEN
+  unset FAKE_LACKS
   run --separate-stderr "$SINGLE" --dry-run --output_dir 'my out'
   says_not 'm pip install'
   bash -euc "$output"
@@ -199,140 +199,17 @@ stop_training() {
   ((status == 1))
 }
 
+@test "a second Ctrl-C ends it without saving" {
+  stop_training INT INT
+  ((status == 130))
+  logged 'got INT'
+  run grep -c saved "$LOG"
+  ((status == 1))
+}
+
 @test "INT reaches torchrun, the script waits, and exits with 130" {
   stop_training INT
   ((status == 130))
   logged 'got INT'
   logged saved
-}
-
-# ---- scripts/python.sh ------------------------------------------------------------------------------------------------
-
-# usage: ensure          what a script does before its first step, in the throw-away kit
-ensure() {
-  bash -Eeuo pipefail -c 'source "$1/scripts/lib.sh"; source "$1/scripts/python.sh"; ensure_python; echo "$PYTHON"' kit "$KIT"
-}
-
-@test "a Python that has the pinned packages is used as it is" {
-  run --separate-stderr ensure
-  [[ $output == "$BIN/python3" ]]
-  [[ ! -e $KIT/.venv && ! -e $LOG ]]
-}
-
-@test "the check reads the pinned versions: missing, other, and with a local part" {
-  check=$(bash -c 'KIT_DIR=.; source "$1/scripts/python.sh"; printf "%s" "$CHECK_REQUIREMENTS"' kit "$KIT")
-  mkdir -p site/torch-2.13.0+cpu.dist-info
-  printf 'Metadata-Version: 2.1\nName: torch\nVersion: 2.13.0+cpu\n' >site/torch-2.13.0+cpu.dist-info/METADATA
-  real=$(PATH=$REAL_PATH type -P python3)
-  printf '# pinned\n\ntorch==2.13.0  # comment\n' >good.txt
-  PATH=$REAL_PATH PYTHONPATH=site run "$real" -c "$check" good.txt
-  ((status == 0))
-  echo 'torch==2.12.0' >other.txt
-  PATH=$REAL_PATH PYTHONPATH=site run "$real" -c "$check" other.txt
-  ((status == 1))
-  says 'it has torch 2.13.0+cpu instead of 2.12.0'
-  echo 'no-such-package-here==1' >missing.txt
-  PATH=$REAL_PATH run "$real" -c "$check" missing.txt
-  ((status == 1))
-  says 'it has no no-such-package-here'
-}
-
-@test "otherwise .venv is made once, with all pins, and the size and the time are told" {
-  export FAKE_LACKS=torch
-  run --separate-stderr ensure
-  ((status == 0))
-  [[ $output == "$KIT/.venv/bin/python" ]]
-  [[ $stderr == *'it has no torch'*'GB to download'*minutes* ]]
-  logged "python3 -m venv --clear $KIT/.venv"
-  logged "python -m pip install --disable-pip-version-check -r $KIT/requirements.txt -c $KIT/constraints.txt"
-  rm "$LOG"
-  run --separate-stderr ensure
-  ((status == 0))
-  [[ $output == "$KIT/.venv/bin/python" && ! -e $LOG ]]
-}
-
-@test ".venv is brought up to date when the pins change" {
-  export FAKE_LACKS=torch
-  ensure
-  for file in requirements constraints; do
-    rm "$LOG"
-    echo '# changed' >>"$KIT/$file.txt"
-    ensure
-    logged 'pip install'
-    run grep -c 'm venv' "$LOG"
-    ((status == 1))
-  done
-}
-
-@test "an install that failed or was cut short is done again" {
-  export FAKE_LACKS=torch
-  FAKE_FAILS=pip run ensure
-  ((status == 1))
-  says 'pip could not install'
-  says 'run the same command again'
-  rm "$LOG"
-  run --separate-stderr ensure
-  ((status == 0))
-  logged 'pip install'
-}
-
-@test "a .venv whose Python is gone is made anew" {
-  export FAKE_LACKS=torch
-  ensure
-  rm "$KIT/.venv/bin/python" "$LOG"
-  ensure
-  logged 'm venv --clear'
-  logged 'pip install'
-}
-
-@test "two scripts at once set up one environment, one after the other" {
-  export FAKE_LACKS=torch FAKE_PIP_SECONDS=1
-  ensure 3>&- &
-  sleep 0.3
-  run --separate-stderr ensure
-  wait $!
-  ((status == 0))
-  [[ $stderr == *'waiting for it'* ]]
-  [[ $(grep -c 'pip install' "$LOG") == 1 ]]
-}
-
-@test "the first interpreter that works makes .venv: not a shim without Python, not one of another version" {
-  fake python3 'exit 127'
-  cp "$SOURCE/tests/helpers/fake_python3.bash" "$BIN/python3.11"
-  fake python3.12 'echo 3.13'
-  export FAKE_LACKS=torch
-  run --separate-stderr ensure
-  ((status == 0))
-  logged 'python3.11 -m venv'
-}
-
-@test "no suitable Python, or none with venv: says what to install" {
-  export FAKE_LACKS=torch
-  FAKE_VERSION=3.9 run ensure
-  ((status == 1))
-  says 'python3 is 3.9'
-  says 'apt install python3 python3-venv'
-  FAKE_BROKEN=1 run ensure
-  ((status == 1))
-  says 'no Python 3.10, 3.11 or 3.12 found'
-  FAKE_NO_VENV=1 run ensure
-  ((status == 1))
-  says 'sudo apt install python3.11-venv'
-  [[ ! -e $LOG ]]
-}
-
-@test "the environment's own torchrun and ninja are found first" {
-  export FAKE_LACKS=torch
-  gpus 1
-  ensure
-  cp "$SOURCE/tests/helpers/fake_torchrun.bash" "$KIT/.venv/bin/torchrun"
-  rm "$BIN/torchrun"
-  run "$SINGLE" --output_dir out
-  ((status == 0)) || fail "$output"
-  logged 'word m3kit.training'
-  # and without the command, its module
-  rm "$KIT/.venv/bin/torchrun" "$LOG"
-  run "$SINGLE" --output_dir out
-  ((status == 0))
-  logged 'python -m torch.distributed.run --standalone --local-addr 127.0.0.1 --nproc_per_node 1 --shutdown-timeout 600 -m m3kit.training'
 }
