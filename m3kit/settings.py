@@ -138,7 +138,7 @@ SETTINGS = (
         "kit",
         several=True,
     ),
-    Setting("deepspeed", "ds_stage0.json", TEXT, "a DeepSpeed configuration; none: plain DDP", MACHINE, several=True),
+    Setting("deepspeed", "", TEXT, "a DeepSpeed configuration; none: plain DDP", MACHINE, multi="ds_stage0.json"),
     Setting(
         "attn_implementation",
         "auto",
@@ -175,7 +175,14 @@ SETTINGS = (
     ),
     Setting("gradient_accumulation_steps", "1", POSITIVE, "larger steps, but no more negatives", LEARNING, "trainer"),
     Setting("warmup_steps", "0.1", number(low=0), "below 1: that part of all steps", LEARNING, "trainer"),
-    Setting("dataloader_drop_last", "True", SWITCH, "leave out the last batch, if smaller", LEARNING, "trainer"),
+    Setting(
+        "dataloader_drop_last",
+        "True",
+        SWITCH,
+        "leave out the last batch, if smaller (the kit makes whole batches)",
+        LEARNING,
+        "trainer",
+    ),
     Setting("seed", "42", whole(0), "of order, negatives and dropout", LEARNING, "trainer prepare"),
     Setting(
         "train_group_size",

@@ -107,4 +107,4 @@ def _deepspeed(request: Request, machine: Machine, device: str) -> tuple[str, st
             "DeepSpeed: off, for on a CPU it compiles a part, and g++ or python3-dev is not installed; plain DDP "
             "instead."
         )
-    return configuration, "DeepSpeed: on; on a CPU it compiles a part the first time, which takes a minute or two."
+    return configuration, "DeepSpeed: on; on a CPU it compiles a part the first time, which takes some minutes."

@@ -167,7 +167,7 @@ def _check_value(name: str, kind: Kind, text: str) -> None:
 
 def _shipped(setting: Setting, script: str) -> str:
     default = setting.default_of(script)
-    return str(KIT / default) if setting.name in IN_KIT else default
+    return str(KIT / default) if default and setting.name in IN_KIT else default
 
 
 def _same(values: list[str], shipped: str) -> bool:
