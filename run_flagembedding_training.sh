@@ -4,20 +4,17 @@
 # Usage: run_flagembedding_training.sh [--smoke] [--dry-run] [--SETTING VALUE …]
 #
 #   --help      this text, and all settings
-#   --dry-run   print what would be done and the exact commands; do nothing
+#   --dry-run   print the commands that would be run, and the memory they would take; do nothing
 #   --smoke     try everything in a few minutes: a tiny model made here, the example data, on the CPU where there is no
 #               GPU, no download of a model. It changes defaults only; what you set yourself still counts.
 #
-# What to train, and how, are settings. Those that are changed most often stand at the top of this file and can be edited
-# there; every one can be given in the environment under its name in upper case, or as an argument (which wins):
+# A setting is edited in this file, or given in the environment under its upper-case name, or as an argument, which wins.
+# All that --help lists can be given, and all arguments of transformers' and FlagEmbedding's trainer (--weight_decay 0.01):
 #
 #   LEARNING_RATE=5e-6 ./run_flagembedding_training.sh
 #   ./run_flagembedding_training.sh --recipe best --train_data my_data --output_dir outputs/mine
-#   TRAIN_DATA=my_data/retrieval:my_data/sts EVAL_DATA=my_data/eval ./run_flagembedding_training.sh
 #
-# All arguments of transformers' and FlagEmbedding's trainer are settings too: --weight_decay 0.01, --max_steps 100, …
-#
-# Further environment: CUDA_VISIBLE_DEVICES chooses the GPUs, PYTHON the interpreter, M3KIT_DEBUG=1 shows every command.
+# CUDA_VISIBLE_DEVICES chooses the GPUs, PYTHON the interpreter; M3KIT_DEBUG=1 shows every command and all output.
 
 # shellcheck disable=SC2034  # scripts/run.sh reads the variables
 set -Eeuo pipefail

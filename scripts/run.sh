@@ -12,7 +12,7 @@ run_training() {
     case $word in
       -h | --help)
         print_help "$0"
-        if planner=$(plan_python); then plan_settings; fi
+        planner=$(plan_python) && echo && PYTHONPATH=$KIT_DIR "$planner" -m m3kit plan --settings --script "$script"
         exit 0
         ;;
       --dry-run | --dry_run) dry_run=true ;;
@@ -31,8 +31,6 @@ run_training() {
   fi
 }
 
-plan_settings() { PYTHONPATH=$KIT_DIR "$planner" -m m3kit plan --settings --script "$script"; }
-
 # usage: set_plan        sets plan: what makes the plan, but for the arguments that the user typed
 set_plan() {
   local name value values
@@ -41,7 +39,7 @@ set_plan() {
   ! have g++ || ! has_python_headers || plan+=(--compiles)
   # The variables at the top of the script.
   while IFS= read -r name; do
-    values=$name[@]
+    values="${name}[@]"
     for value in "${!values}"; do
       plan+=(--block "$name=$value")
     done
@@ -153,7 +151,8 @@ attend() {
 
 forward() {
   caught=${caught:-$2}
-  [[ $1 == INT ]] && trap end_at_once INT || trap '' "$1"
+  trap '' "$1"
+  [[ $1 != INT ]] || trap end_at_once INT
   [[ -z $child ]] || kill -s "$1" "$child" 2>/dev/null || true
 }
 
