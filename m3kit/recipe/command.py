@@ -16,8 +16,9 @@ from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.progress import cpu_seconds
-from m3kit.recipe.decide import CLASSIC, Decision, decide
+from m3kit.recipe.decide import Decision, decide
 from m3kit.recipe.facts import Arguments, digest, encoding_of, facts_of, read_arguments
+from m3kit.settings import BY_NAME
 
 RECORD = "recipe.json"
 
@@ -52,17 +53,18 @@ def run(args: argparse.Namespace) -> None:
 def choose(given: Arguments, args: argparse.Namespace) -> dict:
     """The record: decisions, the facts behind them, and the CPU seconds that finding them took."""
     began = cpu_seconds()
-    kept = {*args.kept, *(name for name, value in CLASSIC.items() if given.differs(name, value))}
-    if "temperature" in kept or given.differs("temperature", 0.02):
+    kept = {*args.kept, *(name for name in given if name in BY_NAME and given.differs(name))}
+    if "temperature" in kept:
         kept.add("dense_temperature")  # who sets the one means both
     facts = facts_of(given, kept, args.processes, args.device)
-    decisions = [decision for decision in decide(facts) if decision.name not in kept]
+    decided = decide(facts)
+    decisions = [decision for decision in decided if decision.name not in kept]
     if args.mine_negatives:
         rows = mined_rows(given, args.output_dir, args.device)
         decisions.append(Decision("train_data", rows, "the rows with hard negatives, as mine_negatives says"))
     return {
         "facts": vars(facts),
-        "kept": sorted(kept & CLASSIC.keys()),
+        "kept": sorted({decision.name for decision in decided} & kept),
         "decisions": [vars(decision) for decision in decisions],
         "cpu_seconds": round(cpu_seconds() - began, 1),
     }

@@ -8,19 +8,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-# What the training scripts ship, as their user named it: another value is a user's own and is kept.
-CLASSIC = {
-    "learning_rate": 1e-5,
-    "num_train_epochs": 4.0,
-    "per_device_train_batch_size": 2,
-    "train_group_size": 8,
-    "dense_temperature": None,
-    "heads_reach": 1.0,
-    "freeze_word_embeddings": False,
-    "gradient_checkpointing": True,
-    "merge_shares": None,
-    "eval_steps": 0.25,
-}
 # A rate that suits 384 dimensions with the word embeddings fixed. That wider models take less, in proportion, is not
 # measured yet; it gives bge-m3 about twice what its authors advise, and the base is mixed in afterwards.
 RATE, RATE_WIDTH = 1e-4, 384

@@ -13,6 +13,7 @@ from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
+from m3kit.settings import BY_NAME
 
 BATCH = "per_device_train_batch_size"
 
@@ -23,17 +24,11 @@ class Arguments(dict[str, list[str]]):
     def one(self, name: str, default: str | None = None) -> str | None:
         return self[name][0] if self.get(name) else default
 
-    def differs(self, name: str, shipped: object) -> bool:
-        """Whether a value is given that is not the scripts' own."""
-        value = self.one(name)
-        if value is None:
-            return False
-        if isinstance(shipped, bool) or shipped is None:
-            return value.lower() != str(shipped).lower()
-        try:
-            return float(value) != shipped
-        except ValueError:
-            return True
+    def differs(self, name: str) -> bool:
+        """Whether a setting's value is given that is not its default."""
+        value, default = self.one(name), BY_NAME[name].default
+        parse = BY_NAME[name].parse
+        return value is not None and not (default and parse(value) == parse(default))
 
 
 def read_arguments(words: list[str]) -> Arguments:
