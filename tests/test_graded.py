@@ -217,5 +217,5 @@ def test_a_label_of_most_rows_leaves_the_negatives_in_the_group(tmp_path):
 
 
 def test_another_word_for_label_negatives_is_refused(tmp_path):
-    with pytest.raises(KitError, match="auto, group or batch, not many"):
+    with pytest.raises(KitError, match="auto, batch or group, not 'many'"):
         classified(3, 3, tmp_path, label_negatives="many")
