@@ -14,7 +14,7 @@ import yaml
 from trainer_arguments import describe
 
 from m3kit.argument_names import FORMER, WITHOUT_EFFECT, trainer_arguments
-from m3kit.settings import BY_NAME, SETTINGS, markdown
+from m3kit.settings import BY_NAME, SETTINGS, compose, markdown
 
 KIT = Path(__file__).resolve().parents[1]
 SCRIPTS = {"single": "run_flagembedding_training_single_gpu.sh", "multi": "run_flagembedding_training.sh"}
@@ -45,9 +45,10 @@ def test_a_scripts_variables_are_settings_with_their_defaults(script):
 
 
 def test_compose_passes_every_setting_on():
-    compose = yaml.safe_load((KIT / "docker-compose.yml").read_text("utf-8"))
-    passed = set(compose["services"]["bge-m3-training"]["environment"])
+    text = (KIT / "docker-compose.yml").read_text("utf-8")
+    passed = set(yaml.safe_load(text)["services"]["bge-m3-training"]["environment"])
     assert {setting.variable for setting in SETTINGS} <= passed
+    assert compose(text) == text, "bring it up to date: python -m m3kit.settings"
 
 
 def test_the_page_of_settings_is_up_to_date():
