@@ -181,7 +181,7 @@ stop_training() {
   sleep 0.3
   for signal; do
     kill -s "$signal" "$pid"
-    sleep 0.1
+    until grep -q "got $signal" "$LOG"; do sleep 0.05; done
   done
   status=0
   wait "$pid" || status=$?
