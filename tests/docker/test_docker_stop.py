@@ -23,8 +23,10 @@ def start_training(kit, folder: str, steps: int):
 
 
 def wait_for_step(process, step: int) -> None:
+    """Wait for that step or a later one: of a run about ten are told."""
     for line in process.stdout:
-        if f"step {step}/" in line:
+        told = re.match(r"step (\d+)/", line)
+        if told and int(told[1]) >= step:
             return
     pytest.fail(f"it ended with {process.wait()} before step {step}")
 
@@ -64,7 +66,7 @@ def test_a_signal_outside_saves_a_step_inside(any_compose, how):
     folder = f"signal-{how[:3]}-{len(any_compose.environment)}"
     process = start_training(any_compose, folder, 1000)
     try:
-        wait_for_step(process, 3)
+        wait_for_step(process, 1)
         if how.startswith("TERM"):
             process.send_signal(signal.SIGTERM)
         else:
@@ -74,5 +76,5 @@ def test_a_signal_outside_saves_a_step_inside(any_compose, how):
         process.kill()
     assert process.returncode == (143 if how.startswith("TERM") else 130), said
     assert "stopping; training finishes its step and saves a checkpoint first" in said
-    assert 3 <= last_step(any_compose.folder / "outputs" / folder) < 1000
+    assert 1 <= last_step(any_compose.folder / "outputs" / folder) < 1000
     assert any_compose.engine.containers() == []
