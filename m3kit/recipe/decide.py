@@ -5,7 +5,6 @@ What the numbers were tried on is in benchmarks/README.md (quality.py): one smal
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 # A rate that suits 384 dimensions with the word embeddings fixed. That wider models take less, in proportion, is not
@@ -63,7 +62,7 @@ def decide(facts: Facts) -> list[Decision]:
     batch = facts.batch or min(_batch(facts.rows), 128 if 2 * facts.retrieval_rows >= facts.rows else 32)
     each = max(1, batch // facts.processes)
     rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
-    epochs = min(MOST_EPOCHS, max(1, math.ceil(STEPS * batch / facts.rows)))
+    epochs = min(MOST_EPOCHS, max(1, STEPS * batch // facts.rows))
     decisions = [
         Decision(
             "per_device_train_batch_size",
