@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -100,11 +101,20 @@ def test_the_untouched_library_trains_on_the_same_prepared_files(tmp_path):
     assert (tmp_path / "plain" / "report.html").is_file()
 
 
-def test_what_the_trainer_refuses_is_the_last_line(tmp_path):
-    done = run(SINGLE, "--smoke", "--model_name_or_path", "./nope", OUTPUT_DIR=str(tmp_path / "out"))
+def test_what_the_trainer_refuses_is_the_last_line(tmp_path, starter):
+    base = shutil.copytree(starter, tmp_path / "base")
+    (base / "sparse_linear.pt").unlink()
+    done = run(SINGLE, "--smoke", "--model_name_or_path", base, OUTPUT_DIR=str(tmp_path / "out"))
     assert done.returncode == 1
     last = done.stderr.strip().split("\n")[-1]
-    assert "this step failed: Training. there is no model at ./nope; check the path" in last
+    assert f"this step failed: Training. {base} has no sparse_linear.pt" in last
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_runs(tmp_path):
+    done = run(SINGLE, "--smoke", "--model_name_or_path", "./nope", OUTPUT_DIR=str(tmp_path / "out"))
+    assert done.returncode == 2
+    assert "no such folder: './nope'" in done.stderr.strip().split("\n")[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_bad_data_stops_before_training_with_file_and_line(tmp_path):
