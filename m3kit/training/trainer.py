@@ -121,7 +121,8 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         """
         started, figures = time.monotonic(), [None]
         with self.stop.at_once():
-            if self.is_world_process_zero():
+            # It may have come after the step.
+            if self.is_world_process_zero() and not self.stop.number:
                 measured = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
                 figures = [{f"eval_{name}": value for name, value in measured.items()}]
         if self.args.world_size > 1:
