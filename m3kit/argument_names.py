@@ -11,7 +11,7 @@ from pathlib import Path
 from m3kit.errors import KitError
 from m3kit.kinds import NUMBER, SWITCH, TEXT, Kind, choice, several, whole
 
-# Of older recipes, and of FlagEmbedding's own history: today's name.
+# As older recipes and other kits have it: the name here.
 FORMER = {
     "warmup_ratio": "warmup_steps (below 1: that part of all steps)",
     "normlized": "normalize_embeddings",
@@ -31,7 +31,7 @@ FORMER = {
     "use_lora": "lora_rank (8 to 64)",
     "pooling_method": "sentence_pooling_method",
     "evaluation_strategy": "eval_steps",
-    "group_by_length": "nothing: batches are made so that little is padding",
+    "group_by_length": "no setting: batches are made so that little is padding",
     "no_cuda": "use_cpu, or ALLOW_CPU=True",
 }
 _HELD_OUT = "the kit evaluates by eval_data and eval_steps, and keeps the best checkpoint"
@@ -51,8 +51,7 @@ WITHOUT_EFFECT = {
     **dict.fromkeys(("dataloader_persistent_workers", "dataloader_multiprocessing_context"), _BATCHES),
     "auto_find_batch_size": "give --per_device_train_batch_size auto",
     "label_smoothing_factor": "the losses are FlagEmbedding's, which have none",
-    "use_mrl": "FlagEmbedding's M3 losses have no use for it",
-    "mrl_dims": "FlagEmbedding's M3 losses have no use for it",
+    **dict.fromkeys(("use_mrl", "mrl_dims"), "FlagEmbedding has no such training of M3 models"),
     "local_rank": "torchrun sets it",
 }
 TRAINER_ARGUMENTS = Path(__file__).with_name("trainer_arguments.json")
@@ -75,8 +74,8 @@ def trainer_arguments() -> dict[str, Kind]:
 
 
 def unknown(name: str, known: Iterable[str]) -> KitError:
-    """There is no such setting: today's name of an older one, or the nearest."""
+    """Return the error for a name that is no setting: it names the one that is meant, or the nearest."""
     if name in FORMER:
-        return KitError(f"there is no --{name} any more; today it is {FORMER[name]}")
+        return KitError(f"there is no --{name}; here it is {FORMER[name]}")
     near = difflib.get_close_matches(name, list(known), n=1)
     return KitError(f"there is no --{name}" + (f"; did you mean --{near[0]}?" if near else "; see --help"))

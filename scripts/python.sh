@@ -101,7 +101,7 @@ make_venv() {
   local base_python='' make_command install_command answer
   [[ ! -e $VENV_DIR || -e $VENV_DIR/kit-stamp ]] ||
     die "$VENV_DIR was not made by the kit (no kit-stamp in it); move it away, or set PYTHON to one that has requirements.txt"
-  say "Python: installing the pinned packages into ${VENV_DIR##*/}. This is done once: about 3 GB to download, 8 GB on disk, 5 to 20 minutes."
+  say "Python: installing the pinned packages into ${VENV_DIR##*/}. This is done once: about 3 GB to download, 8 GB on disk, 5 to 20 minutes. How far it is: tail -f $(quote "$VENV_DIR/install.log")"
   venv_works || choose_base
   set_venv_commands
   mkdir -p -- "$VENV_DIR"
@@ -111,8 +111,10 @@ make_venv() {
     rm -rf -- "${VENV_DIR:?}"/{bin,include,lib,lib64,pyvenv.cfg}
     answer=$("${make_command[@]}" 2>&1) || die "$base_python could not make $VENV_DIR: $answer"
   fi
-  "${install_command[@]}" >&2 ||
+  "${install_command[@]}" >"$VENV_DIR/install.log" 2>&1 || {
+    tail -n 15 -- "$VENV_DIR/install.log" >&2
     die 'the packages could not be installed (the message is above). Check the network and the space on the disk, then run the same command again; what is already there is kept'
+  }
   requirements_stamp >"$VENV_DIR/kit-stamp"
 }
 

@@ -53,7 +53,7 @@ show() {
   $found || use_python "$VENV_DIR/bin/python"
   # shellcheck disable=SC2016  # the PATH is that of the shell it is pasted into
   printf 'export PATH=%s:"$PATH" %s\n' "$(quote "${PYTHON%/*}")" "$(quote PYTHONPATH="$PYTHONPATH" PYTHONSAFEPATH=1)"
-  $found || plan_venv
+  $found || { plan_venv && plan+=(--not_installed); }
   "$planner" "${plan[@]}" --python "$PYTHON" -- "$@"
 }
 
@@ -66,10 +66,15 @@ train() {
   trap 'rm -rf -- "$scratch"' EXIT
   # The trainer's own sentence about what is wrong, which torchrun buries under a page of its own.
   export M3KIT_ERROR_FILE=$scratch/error
-  title=''
+  title='' child='' caught=''
+  # From here to the end, also between two steps. Each is passed on once: torchrun takes a second one as the order to stop
+  # waiting for its workers.
+  trap 'forward TERM 143' TERM
+  trap 'forward INT 130' INT
+  trap 'forward HUP 129' HUP
   # The rest of the plan depends on what the steps before have found.
   until [[ $title == End ]]; do
-    "$PYTHON" "${plan[@]}" --python "$PYTHON" --found "$scratch" -- "$@" >"$scratch/steps"
+    attend "$PYTHON" "${plan[@]}" --python "$PYTHON" --found "$scratch" -- "$@" >"$scratch/steps" || stop "$?" planning
     run_steps
   done
 }
@@ -99,16 +104,21 @@ step() {
     *) attend "$@" >"$output" || status=$? ;;
   esac
   ((status == 0)) && return
-  if [[ -n $caught ]]; then
-    local told='to go on, run the same command again'
-    [[ ! -s $M3KIT_ERROR_FILE ]] || told=$(<"$M3KIT_ERROR_FILE")
-    say "$PROGRAM: stopped by a signal while: ${title,}; $told."
-  elif [[ -s $M3KIT_ERROR_FILE ]]; then
+  [[ -z $caught ]] || stop "$status" "${title,}"
+  if [[ -s $M3KIT_ERROR_FILE ]]; then
     say "$PROGRAM: this step failed: $title. $(<"$M3KIT_ERROR_FILE")"
   else
     say "$PROGRAM: this step failed (exit code $status): $title. What is wrong stands in the lines above; put it right and run the same command again."
   fi
   exit "$status"
+}
+
+# usage: stop STATUS WHILE    ends the script; says why where a signal came
+stop() {
+  local told='to go on, run the same command again'
+  [[ ! -s $M3KIT_ERROR_FILE ]] || told=$(<"$M3KIT_ERROR_FILE")
+  [[ -z $caught ]] || say "$PROGRAM: stopped by a signal while: $2; $told."
+  exit "$1"
 }
 
 # usage: attend_on_screen LOG COMMAND…    shows the kit's own sentences, and puts what libraries say into LOG
@@ -128,11 +138,7 @@ attend_on_screen() {
 # usage: attend COMMAND…    runs it with TERM, INT and HUP passed on, and waits for it; 128 + the signal's number then
 attend() {
   local status=0
-  child='' caught=''
-  # Each is passed on once: torchrun takes a second one as the order to stop waiting for its workers.
-  trap 'forward TERM 143' TERM
-  trap 'forward INT 130' INT
-  trap 'forward HUP 129' HUP
+  [[ -z $caught ]] || return "$caught"
   # In a process group of its own, or Bash would start it with INT ignored.
   set -m
   "$@" &
@@ -145,7 +151,7 @@ attend() {
     status=0
     wait "$child" || status=$?
   done
-  trap - TERM INT HUP
+  child=''
   return "${caught:-$status}"
 }
 
@@ -157,4 +163,4 @@ forward() {
 }
 
 # Ctrl-C for the second time.
-end_at_once() { kill -s KILL -- "-$child" 2>/dev/null || true; }
+end_at_once() { [[ -z $child ]] || kill -s KILL -- "-$child" 2>/dev/null || true; }

@@ -199,6 +199,14 @@ stop_training() {
   ((status == 1))
 }
 
+@test "a signal between two steps ends it with a sentence" {
+  gpus 1
+  FAKE_SIGNAL=TERM run "$SINGLE" --output_dir out
+  ((status == 143))
+  says 'stopped by a signal while: planning; to go on, run the same command again.'
+  [[ ! -e $LOG ]]
+}
+
 @test "a second Ctrl-C ends it without saving" {
   stop_training INT INT
   ((status == 130))

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3kit.planning.folders import EVAL_FILES
 from m3kit.planning.request import WrongInput, read_request
 from m3kit.planning.steps import quote
 from m3kit.settings import SETTINGS
@@ -99,6 +100,12 @@ def test_smoke_changes_defaults_only():
     request = read("--smoke", "--query_max_len", "64", environment={"LEARNING_RATE": "3e-4"})
     assert (request["query_max_len"], request["passage_max_len"], request["learning_rate"]) == ("64", "128", "3e-4")
     assert request["output_dir"].endswith("outputs/smoke_single_gpu") and request.is_on("allow_cpu")
+
+
+def test_evaluation_data_is_what_evaluate_reads():
+    from m3kit.evaluation import beir, tasks
+
+    assert set(EVAL_FILES) == {beir.FILES[0], *(files[0] for files in tasks.FILES.values())}
 
 
 words = st.text(string.ascii_letters + " '\"$`\\;|&*?[]~#=-ä漢", max_size=12)

@@ -12,6 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 from m3kit.errors import KitError
@@ -19,10 +20,11 @@ from m3kit.planning import steps
 from m3kit.planning.folders import check_paths, expected_folders, find_evaluation, what_is_left
 from m3kit.planning.machine import Machine, set_up
 from m3kit.planning.request import Request, WrongInput, read_request
-from m3kit.planning.steps import Found, Run, next_steps, quote, without_evaluation
-from m3kit.settings import help_text
+from m3kit.planning.steps import END, Found, Run, next_steps, quote, without_evaluation
+from m3kit.settings_text import help_text
 
-VARIABLES = ("$batch_size", "$sub_batch_tokens")
+# What stands in a dry run for what steps print.
+VARIABLES = ("$batch_size", "$sub_batch_tokens", "${chosen[@]}")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--compiles", action="store_true", help="there is a C++ compiler, and Python's headers")
     parser.add_argument("--python", default=sys.executable, help="the Python that runs the steps")
+    parser.add_argument("--not_installed", action="store_true", help="that Python has not the packages yet")
     parser.add_argument("--block", action="append", default=[], metavar="NAME=VALUE", help="variables of the script")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="only say what is wrong, or how it will be run")
@@ -80,7 +83,7 @@ def _plan(args: argparse.Namespace) -> None:
             raise
         left, told = "all", f"{Path(args.program).name}: warning: {error}"
     torchrun = ["torchrun"]
-    if Path(args.python).exists() and not shutil.which("torchrun"):
+    if not args.not_installed and not shutil.which("torchrun"):
         torchrun = [args.python, "-m", "torch.distributed.run"]
     wrapper = os.environ.get("M3KIT_WRAPPER", "")
     planned = Run(request, setup, evaluation, left, args.python, torchrun, args.program, wrapper)
@@ -89,7 +92,7 @@ def _plan(args: argparse.Namespace) -> None:
             if sentence:
                 print(sentence, file=sys.stderr)
     if dry_run:
-        _show(planned)
+        _show(planned, not args.not_installed)
     elif args.found is not None:
         _hand_over(planned, args.found)
 
@@ -128,41 +131,36 @@ def _make_output_dir(request: Request) -> None:
         ) from error
 
 
-def _show(run: Run) -> None:
-    """All steps as a script: every line can be pasted."""
+def _show(run: Run, installed: bool) -> None:
+    """All steps as a script, of which every line can be pasted; what a step will print has a stand-in."""
     print("Nothing is run. The commands:", file=sys.stderr)
     print(f"export OMP_NUM_THREADS={run.setup.threads}")
-    for step in next_steps(run, Found()):
-        if step.title != "End":
-            print(quote(step.command))
-    if run.left == "all":
-        _show_training(run, expected_folders(run.request))
-    _show_memory(run)
+    found, title = Found(), ""
+    while title != END:
+        for step in next_steps(run, found):
+            title, line = step.title, _pasteable(step.command)
+            if step.output == "prepared":
+                found = replace(found, prepared=expected_folders(run.request))
+            elif step.output == "numbers":
+                line = f"read -r batch_size sub_batch_tokens < <({line})"
+                found = replace(found, numbers=["$batch_size", "$sub_batch_tokens"])
+            elif step.output == "chosen":
+                line = f"mapfile -t chosen < <({line})"
+                found = replace(found, chosen=["${chosen[@]}"])
+            if title != END:
+                print(line)
+    _show_memory(run, installed)
 
 
-def _show_training(run: Run, prepared: list[str]) -> None:
-    """What comes after prepare, with the names that it will give its folders."""
-    numbers, chosen = list(VARIABLES), ""
-    if run.request["per_device_train_batch_size"] == "auto":
-        print(f"read -r batch_size sub_batch_tokens < <({quote(steps.probe(run, prepared))})")
-    else:
-        numbers = []
-    if run.request["recipe"] == "best":
-        print(f"mapfile -t chosen < <({quote(steps.recipe(run, prepared))})")
-        chosen = ' "${chosen[@]}"'
-    line = quote(steps.train(run, Found(prepared, numbers=numbers))) + chosen
-    for name in VARIABLES:
-        line = line.replace(f"'{name}'", f'"{name}"')
-    print(line)
-    if run.evaluation.data:
-        print(quote(steps.evaluate(run, run.evaluation.data)))
-    print(quote(run.kit("report", run.request["output_dir"])))
+def _pasteable(command: list[str]) -> str:
+    """One line, in which the variables of a dry run stand in double quotes."""
+    return " ".join(f'"{word}"' if word in VARIABLES else quote([word]) for word in command)
 
 
-def _show_memory(run: Run) -> None:
+def _show_memory(run: Run, installed: bool) -> None:
     """What training will take of it, on stderr; a plan that cannot be made is no reason for a dry run to fail."""
     command = steps.memory(run)
-    if Path(run.python).exists():
+    if installed:
         subprocess.run(command, stdout=sys.stderr, check=False)
     else:
         print(f"How much memory it will take, once the packages are there: {quote(command)}", file=sys.stderr)

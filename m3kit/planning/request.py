@@ -132,7 +132,7 @@ def _read_words(words: Sequence[str], known: Mapping[str, Setting]) -> _Words:
         kind = Kind("", str, "", many=True) if name == "train_data" else None
         kind = kind or (known[name].kind if name in known else trainer.get(name))
         if name in WITHOUT_EFFECT:
-            raise WrongInput(f"--{name} would do nothing: {WITHOUT_EFFECT[name]}")
+            raise WrongInput(f"--{name} would have no effect: {WITHOUT_EFFECT[name]}")
         if kind is None:
             raise WrongInput(str(unknown(name, {**known, **trainer})))
         values, start = [value] if equals else [], place

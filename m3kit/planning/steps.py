@@ -10,8 +10,10 @@ from pathlib import Path
 from m3kit.planning.folders import Evaluation, is_eval_folder
 from m3kit.planning.machine import Setup
 from m3kit.planning.request import KIT, STARTER, Request
-from m3kit.settings import SETTINGS
+from m3kit.settings import BY_NAME, SETTINGS
 
+# The title of the last step; nothing is shown of it but what it prints.
+END = "End"
 # The memory plan is told these.
 MEMORY = (
     "model_name_or_path",
@@ -71,7 +73,7 @@ class Run:
 
 
 def next_steps(run: Run, found: Found) -> list[Step]:
-    """The steps up to the next whose outcome the rest depends on; the last of them has the title "End"."""
+    """The steps up to the next whose outcome the rest depends on; the last of all has the title END."""
     request = run.request
     first = [Step("Checking this machine", run.kit("doctor", "--device", run.setup.device))]
     if request["model_name_or_path"] == str(STARTER) and not _starter_is_ready():
@@ -97,7 +99,7 @@ def _last(run: Run) -> list[Step]:
         brief = ["--brief"]
         steps.append(Step("Evaluating", [*evaluate(run, run.evaluation.data), *brief], "stdout"))
     steps.append(Step("Writing the report", run.kit("report", output, *brief), "nowhere"))
-    return [*steps, Step("End", ["printf", "\n%s\n%s\n", *_ending(run)], "stdout")]
+    return [*steps, Step(END, ["printf", "\n%s\n%s\n", *_ending(run)], "stdout")]
 
 
 def without_evaluation(run: Run, found: Found) -> Run:
@@ -121,8 +123,8 @@ def prepare(run: Run) -> list[str]:
     words = ["--train_data", *request.train_data, "--output_dir", f"{request['output_dir']}/prepared"]
     words += run.given("train_group_size", "seed", "query_instruction_for_retrieval", "columns", "task")
     # Only what is not the verb's own default.
-    for name, default in (("classification_positives", "labels"), ("sts_max_score", "1"), ("sts_as", "graded")):
-        words += run.given(name) if request[name] != default else []
+    for name in ("classification_positives", "sts_max_score", "sts_as"):
+        words += run.given(name) if request[name] != BY_NAME[name].default else []
     words += [f"--{name.replace('_', '-')}" for name in ("skip_bad_rows", "strict") if request.is_on(name)]
     if run.evaluation.held_out:
         words += run.given("holdout")
@@ -177,14 +179,14 @@ def train(run: Run, found: Found) -> list[str]:
 
 def evaluate(run: Run, folder: str) -> list[str]:
     request = run.request
-    words = [
-        "--models",
-        f"base={request['model_name_or_path']}",
-        f"tuned={request['output_dir']}",
+    words = ["--models", f"base={request['model_name_or_path']}", f"tuned={request['output_dir']}"]
+    words += [
         "--eval_data",
         folder,
+        "--output_dir",
+        request["output_dir"],
+        *run.given("query_max_len", "passage_max_len"),
     ]
-    words += ["--output_dir", request["output_dir"], *run.given("query_max_len", "passage_max_len")]
     words += ["--pooling_method", request["sentence_pooling_method"], *run.given("normalize_embeddings")]
     words += ["--device", run.setup.device]
     return run.kit("evaluate", *words, *run.given("query_instruction_for_retrieval", "cache_dir"))
@@ -205,10 +207,7 @@ def _ending(run: Run) -> tuple[str, str]:
     where = f"The model is in {shown}, the report in {shown}/report.html"
     if run.request.smoke:
         command = [run.program, "--recipe", "best", "--train_data", "YOUR_FOLDER"]
-        return (
-            where,
-            f"Next, with data of yours: {_typed(run, command)}",
-        )
+        return where, f"Next, with data of yours: {_typed(run, command)}"
     if run.evaluation.data:
         pooling = run.request["sentence_pooling_method"]
         how = "" if pooling == "cls" else f", pooling_method={json.dumps(pooling)}"

@@ -4,6 +4,8 @@
 # FAKE_HELD_OUT: the file of test data that prepare makes, where it is to keep rows back.
 me=${0##*/}
 [[ -z ${FAKE_BROKEN:-} || $0 == */.venv/* ]] || exit 127
+# FAKE_SIGNAL: it comes to the script while the next steps are planned.
+[[ -z ${FAKE_SIGNAL:-} || "$2 ${3:-}" != 'm3kit plan' || " $* " != *' --found '* ]] || kill -s "$FAKE_SIGNAL" "$PPID"
 # What makes the plan is real, and no step.
 [[ "$1 $2 ${3:-}" != '-m m3kit plan' && "$1 $2" != '-m m3kit.screen' ]] || exec "$REAL_PYTHON" "$@"
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
