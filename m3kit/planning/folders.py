@@ -100,7 +100,7 @@ def check_paths(request: Request) -> None:
 
 
 def what_is_left(request: Request, evaluation: Evaluation) -> tuple[str, str]:
-    """(all, "evaluation" where a finished run lacks it, or "report"; a sentence about an earlier run).
+    """Return what is still to be done ("all", "evaluation" or "report"), and a sentence about an earlier run.
 
     Raises ``KitError`` where the output folder holds a run that would be lost.
     """

@@ -1,4 +1,4 @@
-"""What a run makes of the machine: processes, device, precision, DeepSpeed, threads; each told in a sentence."""
+"""Choose device, processes, threads, precision and DeepSpeed for this machine; say each choice in a sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Setup:
 
 
 def set_up(request: Request, machine: Machine, program: str, dry_run: bool) -> Setup:
-    """Raises ``KitError`` where the machine is not one for this request."""
+    """Choose what the request leaves open. Raises ``KitError`` where this machine cannot do what is asked."""
     device, processes, told = _processes(request, machine, program, dry_run)
     said = [told]
     threads = machine.threads

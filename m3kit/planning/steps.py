@@ -73,7 +73,7 @@ class Run:
 
 
 def next_steps(run: Run, found: Found) -> list[Step]:
-    """The steps up to the next whose outcome the rest depends on; the last of all has the title END."""
+    """Return the steps that can run now: up to the first whose output later steps need. The very last is END."""
     request = run.request
     first = [Step("Checking this machine", run.kit("doctor", "--device", run.setup.device))]
     if request["model_name_or_path"] == str(STARTER) and not _starter_is_ready():
@@ -87,7 +87,7 @@ def next_steps(run: Run, found: Found) -> list[Step]:
     if request["recipe"] == "best" and not found.chosen:
         return [Step("Choosing the settings (recipe=best)", recipe(run, found.prepared), "chosen")]
     output = request["output_dir"]
-    # Of another training, by the untouched library.
+    # The untouched library leaves them from an earlier training, and they would be taken for this one's.
     old = [f"{output}/{name}" for name in ("metrics.json", "hybrid.json")]
     return [Step("Training", train(run, found), "screen"), Step("", ["rm", "-f", "--", *old]), *_last(run)]
 
@@ -103,14 +103,14 @@ def _last(run: Run) -> list[Step]:
 
 
 def without_evaluation(run: Run, found: Found) -> Run:
-    """The run, when nothing was held out though it was asked for."""
+    """Return the run without its evaluation where nothing could be held out; otherwise the run itself."""
     if run.evaluation.held_out and found.prepared is not None and not is_eval_folder(run.evaluation.data):
         return replace(run, evaluation=Evaluation("", False, ""))
     return run
 
 
 def _starter_is_ready() -> bool:
-    """Whether the starter model is there and newer than all that it is made of."""
+    """Return whether the starter model is there and newer than the files that it is made from."""
     made = STARTER / "starter.json"
     origins = [KIT / "m3kit" / "starter.py", *KIT.glob("example_data/*/*.jsonl")]
     return made.is_file() and all(
@@ -173,7 +173,7 @@ def train(run: Run, found: Found) -> list[str]:
     # The processes meet on this machine; by its name, as torchrun has it, they wait for ever where that is unknown.
     words = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(run.setup.processes)]
     words += ["--shutdown-timeout", "600", "-m", run.request["entrypoint"]]
-    # What the recipe chose is never what is set.
+    # Behind the defaults, so that these count; the recipe chooses nothing that the user has set.
     return [*run.torchrun, *words, *trainer_words(run, found.prepared or [], **instead), *found.chosen]
 
 

@@ -43,7 +43,7 @@ class StopRequest:
 
     @contextlib.contextmanager
     def at_once(self) -> Iterator[None]:
-        """A signal ends what is done within, also in training; the training is told by ``number``."""
+        """Let a signal end the block at once, in training too; afterwards ``number`` says that one came."""
         patient, self.patient = self.patient, False
         try:
             yield
