@@ -122,15 +122,16 @@ choose() {
 # usage: has_own_data    true when there is a file in custom_data/, or in a folder of it, that is not hidden
 has_own_data() { [[ -n $(find "$KIT_DIR/custom_data" -type f -name '[!.]*' -print -quit 2>/dev/null) ]]; }
 
-# usage: set_best ARGUMENTS…    sets command
+# usage: set_best ARGUMENTS…    sets command; an argument that comes later wins
 set_best() {
-  command=("$SINGLE" --recipe best "$@")
+  command=("$SINGLE" --recipe best)
   ! $gpu || ((gpu_count < 2)) || command[0]=$MULTI
-  [[ -z ${TRAIN_DATA:-} && " $*" != *' '@(--train[_-]data|-h|--help|--smoke)* ]] || return 0
-  has_own_data ||
-    die "custom_data/ is empty: put your rows there, say custom_data/retrieval/train.jsonl, or give --train_data; README says what a row looks like"
-  command+=(--train_data custom_data)
-  [[ -n ${OUTPUT_DIR:-} || " $*" == *' --output'[_-]dir* ]] || command+=(--output_dir outputs/best)
+  if [[ -z ${TRAIN_DATA:-} && " $*" != *' '@(--train[_-]data|-h|--help|--smoke)* ]]; then
+    has_own_data ||
+      die "custom_data/ is empty: put your rows there, say custom_data/retrieval/train.jsonl, or give --train_data; README says what a row looks like"
+    command+=(--train_data custom_data --output_dir "${OUTPUT_DIR:-outputs/best}")
+  fi
+  command+=("$@")
 }
 
 # usage: check_paths ARGUMENTS…    the container does not see the rest of this machine, and what it writes elsewhere is lost

@@ -1,6 +1,6 @@
 """Compare the installed packages with the pins of a requirements file.
 
-Uses only the standard library: scripts/python.sh runs it with any Python, to find one that has the packages.
+Uses only the standard library: m3kit/environment.py runs it with any Python, to find one that has the packages.
 """
 
 from __future__ import annotations

@@ -14,13 +14,14 @@ TRUE, FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 class Kind:
     """``words`` ends the sentence "NAME is …"; ``parse`` raises ``ValueError`` for what is no such value.
 
-    ``many``: any number of words, from one on, each of which ``parse`` takes.
+    ``many``: any number of words, from one on, each of which ``parse`` takes; ``type``: of a value in the trainer.
     """
 
     words: str
     parse: Callable[[str], Any]
     metavar: str
     many: bool = False
+    type: type = str
 
 
 def whole(low: int | None, auto: bool = False, words: str = "") -> Kind:
@@ -35,7 +36,7 @@ def whole(low: int | None, auto: bool = False, words: str = "") -> Kind:
         return value
 
     plain = "a whole number" + ("" if low is None else " above 0" if low == 1 else f", {low} or more")
-    return Kind(words or ("auto or " if auto else "") + plain, parse, "N|auto" if auto else "N")
+    return Kind(words or ("auto or " if auto else "") + plain, parse, "N|auto" if auto else "N", type=int)
 
 
 def number(low: float = -math.inf, above: float = -math.inf, high: float = math.inf, words: str = "") -> Kind:
@@ -48,7 +49,7 @@ def number(low: float = -math.inf, above: float = -math.inf, high: float = math.
         return value
 
     plain = "a number" + (f" above {above:g}" if above > -math.inf else f", {low:g} or more" if low > -math.inf else "")
-    return Kind(words or plain, parse, "X")
+    return Kind(words or plain, parse, "X", type=float)
 
 
 def share(from_zero: bool = False, below_one: bool = False, words: str = "") -> Kind:
@@ -60,7 +61,7 @@ def share(from_zero: bool = False, below_one: bool = False, words: str = "") -> 
             raise ValueError
         return value
 
-    return Kind(words or f"a share from {'0' if from_zero else 'above 0'} to 1", parse, "SHARE")
+    return Kind(words or f"a share from {'0' if from_zero else 'above 0'} to 1", parse, "SHARE", type=float)
 
 
 def choice(*names: str) -> Kind:
@@ -76,7 +77,7 @@ def choice(*names: str) -> Kind:
 
 
 def several(of: Kind) -> Kind:
-    return Kind(f"one or more words, each {of.words}", of.parse, of.metavar, many=True)
+    return Kind(f"one or more words, each {of.words}", of.parse, of.metavar, many=True, type=of.type)
 
 
 def _switch(text: str) -> bool:
@@ -88,4 +89,4 @@ def _switch(text: str) -> bool:
 TEXT = Kind("a text", str, "TEXT")
 NUMBER = number()
 POSITIVE = whole(1)
-SWITCH = Kind("True or False", _switch, "True|False")
+SWITCH = Kind("True or False", _switch, "True|False", type=bool)

@@ -24,7 +24,8 @@ KEPT = "What is kept"
 class Setting:
     """``default`` is as it is typed; empty: not set. ``to``: the steps that are told of it.
 
-    ``trainer``: FlagEmbedding's or transformers' own argument; ``kit``: the kit's trainer alone has it; ``prepare``.
+    ``trainer``: FlagEmbedding's or transformers' own argument; ``kit``: the kit's trainer alone has it, or
+    its data (``kit data``); ``prepare``.
     ``multi``: of the script for several GPUs, ``several`` that it is an argument of this script alone.
     """
 
@@ -210,7 +211,7 @@ SETTINGS = (
         "how often each data set comes: its rows to the power of 1/temperature. 1: every row once an epoch; above: "
         "small data sets come more often, with as many batches in all",
         ROWS,
-        "kit",
+        "kit data",
     ),
     Setting(
         "query_instruction_for_retrieval",
@@ -252,7 +253,7 @@ SETTINGS = (
         "negatives of classified texts: the labels of the batch's other rows (batch), labels that each row brings "
         "(group), or what has more of them at less cost (auto)",
         ROWS,
-        "kit",
+        "kit data",
     ),
     Setting(
         "sts_max_score",
@@ -376,16 +377,21 @@ SETTINGS = (
 BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
-def of_setting(name: str, **default: Any) -> Any:
-    """A dataclass's field with a setting's default, another one where it is given, and its help."""
-    setting = BY_NAME[name]
-    value = default.get("default", setting.kind.parse(setting.default) if setting.default else None)
-    return field(default=value, metadata={"help": setting.help})
+def trainer_fields(to: str) -> list[tuple[str, Any, Any]]:
+    """Return (name, type, dataclass field) of every setting whose ``to`` is this, as ``make_dataclass`` takes them."""
+    fields = []
+    for setting in SETTINGS:
+        if setting.to == to:
+            kind = list[setting.kind.type] if setting.kind.many else setting.kind.type  # type: ignore[name-defined]
+            default = setting.kind.parse(setting.default) if setting.default else None
+            declared = field(default=default, metadata={"help": setting.help})
+            fields.append((setting.name, kind if setting.default else kind | None, declared))
+    return fields
 
 
 def check_values(settings: Any) -> None:
     """Raise ``KitError`` for the first attribute that the kit's setting of its name would not take; None is none."""
     for name, value in vars(settings).items():
-        if name in BY_NAME and BY_NAME[name].to == "kit" and value is not None:
+        if name in BY_NAME and BY_NAME[name].to.startswith("kit") and value is not None:
             for one in value if isinstance(value, list) else [value]:
                 BY_NAME[name].parse(str(one))

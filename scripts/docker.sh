@@ -1,6 +1,6 @@
 # Docker for the two Docker scripts: what is there, and the settings in .env. Sourced after lib.sh.
 # A check leaves what is wrong, and the cure, in `problem` and fails; the caller decides whether that ends everything.
-# shellcheck shell=bash disable=SC2034,SC2154  # `problem` and others are the callers'; gpu_count is set by count_gpus
+# shellcheck shell=bash disable=SC2034  # `problem` and others are the callers'
 
 GPU_FILE=docker-compose.gpu.yml
 # What should be free: for the image (PyTorch with CUDA's libraries, and what building needs meanwhile), and in the kit's
@@ -60,9 +60,21 @@ find_compose() {
 
 # usage: find_docker_gpu    sets gpu (true or false), gpu_count, gpu_reason, and gpu_cure where there is one
 find_docker_gpu() {
-  gpu=false gpu_cure=''
-  count_gpus
+  local listed
+  gpu=false gpu_count=0 gpu_cure=''
+  if ! have nvidia-smi; then
+    gpu_reason='nvidia-smi is not installed'
+  elif ! listed=$(nvidia-smi -L 2>&1); then
+    gpu_reason="nvidia-smi failed: ${listed%%$'\n'*}"
+  else
+    gpu_count=$(grep -c '^GPU ' <<<"$listed") || true
+    gpu_reason="nvidia-smi lists $gpu_count"
+  fi
   ((gpu_count > 0)) || return 0
+  if [[ -v CUDA_VISIBLE_DEVICES ]]; then
+    gpu_reason="CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES' of the $gpu_count that nvidia-smi lists"
+    gpu_count=$(tr , '\n' <<<"$CUDA_VISIBLE_DEVICES" | grep -cE '^ *([0-9]|GPU-|MIG-)') || return 0
+  fi
   # The runtime is what nvidia-ctk registers; the hook alone is enough for what Compose asks.
   if [[ $docker_info == *'"nvidia"'* ]] || have nvidia-container-runtime-hook; then
     gpu=true
@@ -135,21 +147,18 @@ env_value() {
 
 # usage: update_env NAME=VALUE…    at the end of .env; every other line stays as it is
 update_env() {
-  local file part old='' new names
+  local file part names old='' new
   file=$(readlink -m -- "$KIT_DIR/.env")
   part=$file.part.$$
   [[ ! -f $file ]] || old=$(<"$file") || die "cannot read $file; see who owns it: ls -l $(quote "$file")"
   printf -v names '%s|' "${@%%=*}"
-  new=${old:-'# Read by docker-compose. The kit keeps these lines up to date; add your own below.'}
-  new=$(grep -vE "^[[:space:]]*(export[[:space:]]+)?(${names%|})[[:space:]]*=" <<<"$new") || new=''
+  new=$(grep -vE "^[[:space:]]*(export[[:space:]]+)?(${names%|})[[:space:]]*=" \
+    <<<"${old:-# Read by docker-compose. The kit keeps these lines up to date; add your own below.}") || true
   printf -v new '%s\n' ${new:+"$new"} "$@"
   [[ ${new%$'\n'} != "$old" ]] || return 0
   # Whole or not at all, with the rights it had: .env may hold a token.
-  if [[ -f $file ]]; then
-    cp -p -- "$file" "$part"
-  else
-    (umask 077 && : >"$part")
-  fi && printf '%s' "$new" >"$part" && hand_over "$part" && mv -f -- "$part" "$file" && return
+  (umask 077 && : >"$part" && { [[ ! -f $file ]] || cp -p -- "$file" "$part"; } && printf '%s' "$new" >"$part") &&
+    hand_over "$part" && mv -f -- "$part" "$file" && return
   rm -f -- "$part"
   die "cannot write $file; see who owns it: ls -ld $(quote "$file" "${file%/*}")"
 }

@@ -26,50 +26,10 @@ die() {
 have() { command -v -- "$1" >/dev/null 2>&1; }
 
 # usage: print_help FILE the comment at the head of FILE is its help, so the two cannot drift apart
-print_help() {
-  local line
-  while IFS= read -r line; do
-    case $line in
-      '#!'*) ;;
-      '#'*) line=${line#'#'} && printf '%s\n' "${line#' '}" ;;
-      *) break ;;
-    esac
-  done <"$1"
-}
+print_help() { sed -n '1d; /^#/!q; s/^# \{0,1\}//p' "$1"; }
 
 # usage: is_true VALUE   what a user may write for yes
 is_true() { [[ ${1,,} == @(true|yes|on|1) ]]; }
-
-# usage: count_gpus      sets gpu_count, and gpu_reason: how that number came about
-count_gpus() {
-  local listed entry
-  gpu_count=0
-  if ! have nvidia-smi; then
-    gpu_reason='nvidia-smi is not installed'
-    return
-  fi
-  if ! listed=$(nvidia-smi -L 2>&1); then
-    gpu_reason="nvidia-smi failed: ${listed%%$'\n'*}"
-    return
-  fi
-  while IFS= read -r entry; do
-    [[ $entry != 'GPU '* ]] || gpu_count=$((gpu_count + 1))
-  done <<<"$listed"
-  gpu_reason="nvidia-smi lists $gpu_count"
-  [[ -v CUDA_VISIBLE_DEVICES && $gpu_count -gt 0 ]] || return 0
-
-  # As CUDA reads it: numbers or ids, and everything from the first impossible one on does not count.
-  local -a wanted=()
-  local found=$gpu_count
-  IFS=, read -r -a wanted <<<"$CUDA_VISIBLE_DEVICES"
-  gpu_count=0
-  gpu_reason="CUDA_VISIBLE_DEVICES='$CUDA_VISIBLE_DEVICES' of the $found that nvidia-smi lists"
-  for entry in "${wanted[@]}"; do
-    entry=${entry// /}
-    [[ $entry == @(GPU|MIG)-* ]] || { [[ $entry =~ ^[0-9]+$ ]] && ((10#$entry < found)); } || break
-    gpu_count=$((gpu_count + 1))
-  done
-}
 
 # usage: quote WORDS…    one line that can be pasted into a shell
 quote() {
@@ -79,4 +39,23 @@ quote() {
     line+=" $word"
   done
   printf '%s\n' "${line# }"
+}
+
+# usage: find_planner    sets planner to any Python 3.11 or newer: what plans a run uses the standard library alone
+find_planner() {
+  local name
+  # A pyenv shim may be there and still not work.
+  for name in "$KIT_DIR"/.venv{,-m3kit}/bin/python ${PYTHON:+"$PYTHON"} python3 python3.1{3,2,1,4}; do
+    "$name" -c 'import sys; sys.exit(sys.hexversion < 0x30b0000)' 2>/dev/null && planner=$(type -P "$name") && break
+  done
+  [[ -n ${planner:-} ]] ||
+    die 'no Python 3.11 or newer found; install one (sudo apt install python3 python3-venv), or set PYTHON to its path'
+}
+
+# usage: ensure_python   after find_planner; sets PYTHON to one that has the pinned packages, made first where there is none
+ensure_python() {
+  PYTHON=$(PROGRAM=$PROGRAM "$planner" -m m3kit.environment)
+  # For torchrun, and for the ninja that DeepSpeed calls.
+  PATH=${PYTHON%/*}:$PATH
+  export PATH
 }

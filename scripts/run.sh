@@ -1,42 +1,18 @@
 # What the two training scripts share: Python plans the steps, this runs them. Sourced after lib.sh, never run.
-# shellcheck shell=bash disable=SC2154  # gpu_count and gpu_reason are set by count_gpus
-
-# shellcheck source=scripts/python.sh
-source "$KIT_DIR/scripts/python.sh"
+# shellcheck shell=bash disable=SC2154  # planner is set by find_planner
 
 # usage: run_training single|multi ARGUMENTS…
 run_training() {
-  local word dry_run=false
-  script=$1 && shift
-  for word; do
-    case $word in
-      -h | --help)
-        print_help "$0"
-        planner=$(plan_python) && echo && PYTHONPATH=$KIT_DIR "$planner" -m m3kit plan --settings --script "$script"
-        exit 0
-        ;;
-      --dry-run | --dry_run) dry_run=true ;;
-    esac
-  done
+  local word name value values
+  local -a plan=(-m m3kit plan --script "$1" --program "$0")
   [[ $KIT_DIR != *:* ]] || die "the folder $KIT_DIR has a ':' in its name, with which Python cannot work; rename it"
-  planner=$(plan_python) ||
-    die 'no Python 3.11 or newer found; install one (sudo apt install python3 python3-venv), or set PYTHON to its path'
+  shift
   # The caller's folder is not searched for modules: a datasets.py in it must not stand in for the real one.
   export PYTHONPATH=$KIT_DIR${PYTHONPATH:+:$PYTHONPATH} PYTHONSAFEPATH=1
-  set_plan
-  if $dry_run; then
-    show "$@"
-  else
-    train "$@"
-  fi
-}
-
-# usage: set_plan        sets plan: what makes the plan, but for the arguments that the user typed
-set_plan() {
-  local name value values
-  count_gpus
-  plan=(-m m3kit plan --script "$script" --program "$0" --gpus "$gpu_count" --gpu_reason "$gpu_reason" --cores "$(nproc)")
-  ! have g++ || ! has_python_headers || plan+=(--compiles)
+  for word; do
+    [[ $word != @(-h|--help) ]] || { print_help "$0" && find_planner && echo && exec "$planner" "${plan[@]}" --settings; }
+  done
+  find_planner
   # The variables at the top of the script.
   while IFS= read -r name; do
     values="${name}[@]"
@@ -44,17 +20,10 @@ set_plan() {
       plan+=(--block "$name=$value")
     done
   done < <(grep -oE '^[a-z_]+=' "$0" | tr -d =)
-}
-
-# usage: show ARGUMENTS…    the commands that train would run, as a script on stdout: every line can be pasted
-show() {
-  local found=true
-  find_python || found=false
-  $found || use_python "$VENV_DIR/bin/python"
-  # shellcheck disable=SC2016  # the PATH is that of the shell it is pasted into
-  printf 'export PATH=%s:"$PATH" %s\n' "$(quote "${PYTHON%/*}")" "$(quote PYTHONPATH="$PYTHONPATH" PYTHONSAFEPATH=1)"
-  $found || { plan_venv && plan+=(--not_installed); }
-  "$planner" "${plan[@]}" --python "$PYTHON" -- "$@"
+  for word; do
+    [[ $word != --dry[-_]run ]] || exec "$planner" "${plan[@]}" -- "$@"
+  done
+  train "$@"
 }
 
 # usage: train ARGUMENTS…
@@ -62,6 +31,7 @@ train() {
   # What is wrong is said before anything is installed or run.
   "$planner" "${plan[@]}" --check -- "$@"
   ensure_python
+  plan+=(--python "$PYTHON")
   scratch=$(mktemp -d)
   trap 'rm -rf -- "$scratch"' EXIT
   # The trainer's own sentence about what is wrong, which torchrun buries under a page of its own.
@@ -74,7 +44,7 @@ train() {
   trap 'forward HUP 129' HUP
   # The rest of the plan depends on what the steps before have found.
   until [[ $title == End ]]; do
-    attend "$PYTHON" "${plan[@]}" --python "$PYTHON" --found "$scratch" -- "$@" >"$scratch/steps" || stop "$?" planning
+    attend "$PYTHON" "${plan[@]}" --found "$scratch" -- "$@" >"$scratch/steps" || stop "$?" planning
     run_steps
   done
 }

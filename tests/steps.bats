@@ -48,7 +48,7 @@ setup() { make_kit; }
   logged "python3 -m m3kit doctor --device cuda"
   logged "--output_dir my out/prepared"
   logged "word my out/prepared/sts [2]"
-  logged "environment PYTHONPATH=$KIT OMP_NUM_THREADS=8"
+  logged "environment PYTHONPATH=$KIT OMP_NUM_THREADS=$(PATH=$REAL_PATH nproc)"
   logged "--models base=BAAI/bge-m3 tuned=my out --eval_data $KIT/example_data/eval"
   [[ $(grep -A1 '^word --eval_data' "$LOG") == *"word $KIT/example_data/eval" ]]
   logged 'python3 -m m3kit report my out'

@@ -1,6 +1,6 @@
 """Show the steps of a training, or hand the next of them to the training script.
 
-    python -m m3kit plan --gpus 1 -- --recipe best --train_data my_data
+    python -m m3kit plan -- --recipe best --train_data my_data
 
 What stands behind ``--`` is what the user typed. Wrong input ends with exit code 2, whatever is asked of the plan.
 """
@@ -15,11 +15,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from m3kit.environment import Environment, find, missing_commands
 from m3kit.errors import KitError
 from m3kit.planning import steps
 from m3kit.planning.folders import check_paths, expected_folders, find_evaluation, what_is_left
-from m3kit.planning.machine import Machine, set_up
-from m3kit.planning.request import Request, WrongInput, read_request
+from m3kit.planning.machine import look, set_up
+from m3kit.planning.request import KIT, Request, WrongInput, read_request
 from m3kit.planning.steps import END, Found, Run, next_steps, quote, without_evaluation
 from m3kit.settings_text import help_text
 
@@ -31,12 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--script", choices=["single", "multi"], default="single")
     parser.add_argument("--settings", action="store_true", help="only list the settings with their defaults")
     parser.add_argument("--program", default="./run_flagembedding_training_single_gpu.sh", help="as it was typed")
-    parser.add_argument("--gpus", type=int, default=0)
-    parser.add_argument("--gpu_reason", default="not looked for", help="how that number came about")
-    parser.add_argument("--cores", type=int, default=1)
-    parser.add_argument("--compiles", action="store_true", help="there is a C++ compiler, and Python's headers")
-    parser.add_argument("--python", default=sys.executable, help="the Python that runs the steps")
-    parser.add_argument("--not_installed", action="store_true", help="that Python has not the packages yet")
+    parser.add_argument("--python", help="the Python that runs the steps; without it, the one that a script would find")
     parser.add_argument("--block", action="append", default=[], metavar="NAME=VALUE", help="variables of the script")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--check", action="store_true", help="only say what is wrong, or how it will be run")
@@ -67,13 +63,8 @@ def _plan(args: argparse.Namespace) -> None:
     request = read_request(args.script, args.arguments[1:], os.environ, block)
     dry_run = args.found is None and not args.check
     check_paths(request)
-    machine = Machine(
-        gpus=args.gpus,
-        gpu_reason=args.gpu_reason,
-        cores=args.cores,
-        compiles=args.compiles,
-        threads=os.environ.get("OMP_NUM_THREADS", ""),
-    )
+    environment = Environment(args.python, True, "") if args.python else find()
+    machine = look(environment.python)
     setup = set_up(request, machine, args.program, dry_run)
     evaluation = find_evaluation(request)
     try:
@@ -82,17 +73,18 @@ def _plan(args: argparse.Namespace) -> None:
         if not dry_run:
             raise
         left, told = "all", f"{Path(args.program).name}: warning: {error}"
-    torchrun = ["torchrun"]
-    if not args.not_installed and not shutil.which("torchrun"):
-        torchrun = [args.python, "-m", "torch.distributed.run"]
+    python = environment.python
+    # A torchrun beside another Python would start that one.
+    beside = shutil.which("torchrun", path=os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")]))
+    torchrun = ["torchrun"] if beside or not environment.ready else [python, "-m", "torch.distributed.run"]
     wrapper = os.environ.get("M3KIT_WRAPPER", "")
-    planned = Run(request, setup, evaluation, left, args.python, torchrun, args.program, wrapper)
+    planned = Run(request, setup, evaluation, left, python, torchrun, args.program, wrapper)
     if args.found is None:
         for sentence in (" ".join(setup.told), evaluation.told, told):
             if sentence:
                 print(sentence, file=sys.stderr)
     if dry_run:
-        _show(planned, not args.not_installed)
+        _show(planned, environment)
     elif args.found is not None:
         _hand_over(planned, args.found)
 
@@ -131,9 +123,14 @@ def _make_output_dir(request: Request) -> None:
         ) from error
 
 
-def _show(run: Run, installed: bool) -> None:
+def _show(run: Run, environment: Environment) -> None:
     """All steps as a script, of which every line can be pasted; what a step will print has a stand-in."""
-    print("Nothing is run. The commands:", file=sys.stderr)
+    print(f"{environment.told}\nNothing is run. The commands:", file=sys.stderr)
+    # The rest of PATH is that of the shell into which it is pasted.
+    modules = quote([os.environ.get("PYTHONPATH", str(KIT))])
+    print(f'export PATH={quote([str(Path(run.python).parent)])}:"$PATH" PYTHONPATH={modules} PYTHONSAFEPATH=1')
+    for command in [] if environment.ready else missing_commands():
+        print(quote(command))
     print(f"export OMP_NUM_THREADS={run.setup.threads}")
     found, title = Found(), ""
     while title != END:
@@ -149,7 +146,7 @@ def _show(run: Run, installed: bool) -> None:
                 found = replace(found, chosen=["${chosen[@]}"])
             if title != END:
                 print(line)
-    _show_memory(run, installed)
+    _show_memory(run, environment.ready)
 
 
 def _pasteable(command: list[str]) -> str:

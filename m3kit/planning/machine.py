@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shlex
+import shutil
+import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.planning.request import Request, WrongInput
@@ -33,6 +38,38 @@ class Setup:
     precision_name: str
     deepspeed: str
     told: tuple[str, ...]
+
+
+def look(python: str) -> Machine:
+    """What this machine has; ``python`` is the interpreter for which DeepSpeed would compile."""
+    gpus, reason = count_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    compiles = bool(shutil.which("g++")) and _has_headers(python if Path(python).exists() else "python3")
+    return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, os.environ.get("OMP_NUM_THREADS", ""))
+
+
+def count_gpus(visible: str | None) -> tuple[int, str]:
+    """(number of GPUs, how it came about). ``visible``: CUDA_VISIBLE_DEVICES, read as CUDA reads it."""
+    if not shutil.which("nvidia-smi"):
+        return 0, "nvidia-smi is not installed"
+    done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip()
+        return 0, f"nvidia-smi failed: {said.splitlines()[0] if said else f'exit code {done.returncode}'}"
+    listed = sum(line.startswith("GPU ") for line in done.stdout.splitlines())
+    if visible is None or not listed:
+        return listed, f"nvidia-smi lists {listed}"
+    count = 0
+    for entry in visible.replace(" ", "").split(","):
+        # Numbers or ids; everything from the first impossible one on does not count.
+        if not re.match("(GPU|MIG)-", entry) and not (re.fullmatch("[0-9]+", entry) and int(entry) < listed):
+            break
+        count += 1
+    return count, f"CUDA_VISIBLE_DEVICES='{visible}' of the {listed} that nvidia-smi lists"
+
+
+def _has_headers(python: str) -> bool:
+    code = "import os, sys, sysconfig; sys.exit(not os.path.isfile(sysconfig.get_path('include') + '/Python.h'))"
+    return subprocess.run([python, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 def set_up(request: Request, machine: Machine, program: str, dry_run: bool) -> Setup:

@@ -142,7 +142,7 @@ def trainer_words(run: Run, prepared: list[str], **instead: str) -> list[str]:
     request, words = run.request, ["--train_data", *prepared]
     for setting in SETTINGS:
         value = instead.get(setting.name, request[setting.name])
-        if value and (setting.to.startswith("trainer") or (setting.to == "kit" and not request.untouched)):
+        if value and (setting.to.startswith("trainer") or (setting.to.startswith("kit") and not request.untouched)):
             words += [f"--{setting.name}", *(value.split() if setting.kind.many else [value])]
     if run.evaluation.data and not request.untouched:
         words += ["--eval_data", run.evaluation.data]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, make_dataclass
 
 from FlagEmbedding.abc.finetune.embedder import AbsEmbedderDataArguments
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
@@ -12,20 +12,21 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
 )
 
 from m3kit.errors import KitError
-from m3kit.settings import check_values, of_setting
+from m3kit.settings import check_values, trainer_fields
 from m3kit.training.precision import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
+# With every setting of m3kit/settings.py that only the kit's trainer has.
+_WithSettings = make_dataclass("_WithSettings", trainer_fields("kit"), bases=(EncoderOnlyEmbedderM3TrainingArguments,))
+_DataWithSettings = make_dataclass("_DataWithSettings", trainer_fields("kit data"), bases=(AbsEmbedderDataArguments,))
 
 
 @dataclass
-class DataArguments(AbsEmbedderDataArguments):
+class DataArguments(_DataWithSettings):
     same_dataset_within_batch: bool = field(
         default=True,
         metadata={"help": "Batches of one data set each; without it `no_in_batch_neg` is ignored (D4)."},
     )
-    mixing_temperature: float = of_setting("mixing_temperature")
-    label_negatives: str = of_setting("label_negatives")
 
     def __post_init__(self):
         if not self.train_data:
@@ -37,27 +38,13 @@ class DataArguments(AbsEmbedderDataArguments):
 
 
 @dataclass
-class TrainingArguments(EncoderOnlyEmbedderM3TrainingArguments):
-    overwrite_output_dir: bool = of_setting("overwrite_output_dir")
-    unified_negatives_cross_device: bool = of_setting("unified_negatives_cross_device")
-    heads_reach: float = of_setting("heads_reach")
-    dense_temperature: float | None = of_setting("dense_temperature")
-    merge_shares: list[float] | None = of_setting("merge_shares")
-    freeze_word_embeddings: bool = of_setting("freeze_word_embeddings")
-    precision: str | None = of_setting("precision", default=None)
-    attn_implementation: str = of_setting("attn_implementation")
-    sub_batch_tokens: int = of_setting("sub_batch_tokens")
-    teacher_temperature: float = of_setting("teacher_temperature")
-    teacher_normalisation: str = of_setting("teacher_normalisation")
-    lora_rank: int = of_setting("lora_rank")
+class TrainingArguments(_WithSettings):
+    precision: str | None = field(default=None, metadata={"help": "auto, fp16, bf16 or fp32; in place of the two."})
     eval_data: str | None = field(
         default=None,
         metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
     )
-    eval_steps: float | None = of_setting("eval_steps")
-    # FlagEmbedding forces 0 (D8). Two keep the accelerator fed: they read, tokenise and pad while it computes.
-    dataloader_num_workers: int = of_setting("dataloader_num_workers")
-    logging_steps: float = of_setting("logging_steps", default=1)
+    logging_steps: float = field(default=1, metadata={"help": "Steps between two lines of the log."})
     # One line a step says more than a bar, and can be read in a file.
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bar."})
 

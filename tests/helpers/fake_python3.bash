@@ -7,7 +7,7 @@ me=${0##*/}
 # FAKE_SIGNAL: it comes to the script while the next steps are planned.
 [[ -z ${FAKE_SIGNAL:-} || "$2 ${3:-}" != 'm3kit plan' || " $* " != *' --found '* ]] || kill -s "$FAKE_SIGNAL" "$PPID"
 # What makes the plan is real, and no step.
-[[ "$1 $2 ${3:-}" != '-m m3kit plan' && "$1 $2" != '-m m3kit.screen' ]] || exec "$REAL_PYTHON" "$@"
+[[ "$1 $2 ${3:-}" != '-m m3kit plan' && "$1 $2" != '-m m3kit.'@(screen|environment) ]] || exec "$REAL_PYTHON" "$@"
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
 
 case "$1 $2 ${3:-}" in
@@ -18,9 +18,11 @@ case "$1 $2 ${3:-}" in
     fi
     echo "$(cd -- "$(dirname -- "$0")" && pwd)/$me"
     ;;
-  *version_info*) echo "${FAKE_VERSION:-3.11}" ;;
+  *version_info*)
+    echo "${FAKE_VERSION:-3.11}"
+    [[ $2 != *ensurepip* ]] || exit "${FAKE_NO_VENV:-0}"
+    ;;
   *Python.h*) exit "${FAKE_NO_HEADERS:-0}" ;;
-  *ensurepip*) exit "${FAKE_NO_VENV:-0}" ;;
   '-m venv '*)
     mkdir -p "${!#}/bin"
     cp -- "$0" "${!#}/bin/python"

@@ -22,13 +22,12 @@ make_kit() {
   done
   make_eval "$KIT/example_data/eval"
 
-  for tool in bash env cat cksum dirname mktemp mkdir rm cp sleep flock chmod grep sort tr printf mkfifo tail; do
+  for tool in bash env cat dirname mktemp mkdir rm cp sed sleep chmod grep sort tr printf mkfifo tail; do
     ln -s "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
   done
   for name in python3 torchrun; do
     cp "$SOURCE/tests/helpers/fake_$name.bash" "$BIN/$name"
   done
-  fake nproc 'echo 8'
   fake g++ 'exit 0'
   PATH=$BIN:$BATS_TEST_TMPDIR/tools
   # What makes the plan is real.
