@@ -10,6 +10,7 @@ import ast
 import difflib
 import importlib.util
 import io
+import logging
 import os
 import sys
 from pathlib import Path
@@ -77,6 +78,8 @@ def _run(verb: str, words: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A label or a path may hold what the terminal's encoding lacks.
         sys.stdout.reconfigure(errors="backslashreplace")
+    # DeepSpeed warns of every CPU as soon as it is imported; the doctor has said it already.
+    logging.getLogger("DeepSpeed").addFilter(lambda record: "Setting accelerator to CPU" not in record.getMessage())
     return module.run(args) or 0
 
 
