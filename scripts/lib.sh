@@ -45,7 +45,7 @@ quote() {
 find_planner() {
   local name
   # A pyenv shim may be there and still not work.
-  for name in "$KIT_DIR"/.venv{,-m3kit}/bin/python ${PYTHON:+"$PYTHON"} python3 python3.1{3,2,1,4}; do
+  for name in ${PYTHON:+"$PYTHON"} "$KIT_DIR"/.venv{,-m3kit}/bin/python python3 python3.1{3,2,1,4}; do
     "$name" -c 'import sys; sys.exit(sys.hexversion < 0x30b0000)' 2>/dev/null && planner=$(type -P "$name") && break
   done
   [[ -n ${planner:-} ]] ||

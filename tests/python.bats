@@ -72,7 +72,7 @@ fake_uv() {
   [[ ! -e $KIT/.venv-m3kit && ! -e $LOG && ! -e $KIT/.venv/kit-stamp ]]
 }
 
-@test "the planner takes any Python 3.11 or newer: the kit's own, PYTHON, python3, others by their names" {
+@test "the planner takes any Python 3.11 or newer: PYTHON, the kit's own, python3, others by their names" {
   FAKE_LACKS=torch ensure
   run planner
   [[ $output == "$KIT/.venv/bin/python" ]]
