@@ -32,10 +32,9 @@ def add_settings(parser: argparse.ArgumentParser, *names: str, **defaults: Any) 
     for name in names:
         setting = BY_NAME[name]
         default = defaults.get(name, setting.kind.parse(setting.default) if setting.default else None)
+        more: dict[str, Any] = {"metavar": setting.kind.metavar, "type": _argument(setting)}
         if setting.kind is SWITCH:
-            more = {"nargs": "?", "const": True, "metavar": "True|False", "type": _argument(setting)}
-        else:
-            more = {"metavar": setting.kind.metavar, "type": _argument(setting)}
+            more |= {"nargs": "?", "const": True, "metavar": "True|False"}
         spellings = [f"--{name}", f"--{name.replace('_', '-')}"] if "_" in name else [f"--{name}"]
         parser.add_argument(*spellings, dest=name, default=default, help=setting.help, **more)
 

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from m3kit.errors import KitError
 from m3kit.progress import Bar
@@ -65,7 +66,7 @@ def _download(given: str, cache_dir: str | None, token: str | None, only: list[s
     if not hub_name or given.startswith(".") or ("/" in given and Path(given).parent.is_dir()):
         raise KitError(f"there is no model at {given}; check the path, or train first to make it")
     try:
-        patterns = {"allow_patterns": only} if only else {"ignore_patterns": NOT_NEEDED}
+        patterns: dict[str, Any] = {"allow_patterns": only} if only else {"ignore_patterns": NOT_NEEDED}
         with _bar():
             return Path(snapshot_download(repo_id=given, cache_dir=cache_dir, token=token, **patterns))
     except Exception as error:  # the Hub's library raises its own errors, those of HTTP and those of the disk

@@ -145,7 +145,7 @@ def plan(config, step, shown: Bar | None = None) -> list[Line]:
     from m3kit.training.footprint import footprint
 
     sixteen = "fp16" if step.device == "cuda" else "bf16"
-    changes = {
+    changes: dict[str, dict[str, Any]] = {
         "as asked for": {},
         f"gradient_checkpointing {not step.gradient_checkpointing}": {
             "gradient_checkpointing": not step.gradient_checkpointing

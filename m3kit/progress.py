@@ -24,6 +24,7 @@ _quiet = False
 class Bar(tqdm):
     # The thread below does what tqdm's own would do.
     monitor_interval = 0
+    total: float | None
 
     def __init__(self, *args, **settings):
         self._ended, self._mover = threading.Event(), None

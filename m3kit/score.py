@@ -121,12 +121,13 @@ def score(
     with alone_with(output_dir), workspace(output_dir) as scratch:
         if teacher:
             with closing(teacher):
-                scores = _score(wanted, teacher, _kept(output_dir))
+                found = _score(wanted, teacher, _kept(output_dir))
             if replaced:
                 print(f"{replaced} rows had scores, which those of the teacher replace", file=sys.stderr)
         else:
-            scores = [row.scores() for row in wanted]
-        refuse([_unscored(row) for row, own in zip(wanted, scores, strict=True) if own is None], "the rows")
+            found = [row.scores() for row in wanted]
+        refuse([_unscored(row) for row, own in zip(wanted, found, strict=True) if own is None], "the rows")
+        scores = [own for own in found if own is not None]
         manifest = {
             "teacher": teacher.about if teacher else {"kind": GIVEN},
             "rows_copied": sum(map(len, rows.values())) - len(wanted),

@@ -382,7 +382,7 @@ def trainer_fields(to: str) -> list[tuple[str, Any, Any]]:
     fields = []
     for setting in SETTINGS:
         if setting.to == to:
-            kind = list[setting.kind.type] if setting.kind.many else setting.kind.type  # type: ignore[name-defined]
+            kind: Any = list.__class_getitem__(setting.kind.type) if setting.kind.many else setting.kind.type
             default = setting.kind.parse(setting.default) if setting.default else None
             declared = field(default=default, metadata={"help": setting.help})
             fields.append((setting.name, kind if setting.default else kind | None, declared))

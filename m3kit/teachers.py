@@ -13,6 +13,7 @@ from dataclasses import asdict
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ class Reranker:
         self.device, _ = choose_device(device)
         longest = longest_input(self.folder)
         wanted = max_length or LONGEST_DEFAULT
-        self.about = {
+        self.about: dict[str, Any] = {
             "kind": "reranker",
             "model": given,
             "model_digest": model_digest(self.folder),
@@ -127,7 +128,7 @@ class Hybrid:
             print(note, file=sys.stderr)
         names = ("dense", "sparse", "colbert") if self._encoder.has_heads else ("dense",)
         self.weights = {name: HYBRID_WEIGHTS[name] for name in names} | {"bm25": bm25_weight}
-        self.about = {
+        self.about: dict[str, Any] = {
             "kind": "hybrid",
             "model": given,
             "model_digest": model_digest(model.folder),
@@ -146,12 +147,12 @@ class Hybrid:
         total = self.weights["dense"] * np.einsum(
             "ij,ij->i", q.dense[rows].astype(np.float32), p.dense[columns].astype(np.float32)
         )
-        if not q.dense_only:
-            vocabulary = Vocabulary(q.lexical)
-            lexical = vocabulary.matrix(q.lexical)[rows].multiply(vocabulary.matrix(p.lexical)[columns])
+        if q.heads and p.heads:
+            vocabulary = Vocabulary(q.heads[0])
+            lexical = vocabulary.matrix(q.heads[0])[rows].multiply(vocabulary.matrix(p.heads[0])[columns])
             total += self.weights["sparse"] * np.asarray(lexical.sum(axis=1)).ravel()
-            tokens = QueryTokens(q.colbert, self._encoder.settings.device)
-            total += self.weights["colbert"] * tokens.scores(p.colbert, rows, columns)
+            tokens = QueryTokens(q.heads[1], self._encoder.settings.device)
+            total += self.weights["colbert"] * tokens.scores(p.heads[1], rows, columns)
         if self.weights["bm25"]:
             total += self.weights["bm25"] * self._bm25(pairs)
         return total

@@ -239,7 +239,9 @@ def _native(layout: Layout, record: Mapping[str, Any]) -> tuple[list[str], int, 
     if not pos:
         what = f'"{fields["pos"]}" is an empty list'
         raise BadRow(what, "give at least one passage that answers the query", code="empty")
-    extra = {name: record[fields[name]] for name in NATIVE_EXTRA if record.get(fields.get(name)) is not None}
+    extra = {
+        name: record[fields[name]] for name in NATIVE_EXTRA if name in fields and record.get(fields[name]) is not None
+    }
     for name, value in extra.items():
         if not isinstance(value, NATIVE_EXTRA[name]) or isinstance(value, bool):
             what = f'"{name}" is a {type(value).__name__}, not a {NATIVE_EXTRA[name].__name__}'

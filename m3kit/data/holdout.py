@@ -58,8 +58,8 @@ def hold_out(sets: list[DataSet], share: float, seed: int, workers: Workers) -> 
         total = sum(len(rows) for rows in units.values())
         for number in numbers:
             quota[number] = round(wanted(total, share) * len(units[number]) / max(total, 1))
-            chosen = _shuffled(sets[number], units[number], seed)[: SPARE * quota[number]]
-            candidates += [_Candidate(number, rows) for rows in _with_all_rows(sets[number], chosen)]
+            some = _shuffled(sets[number], units[number], seed)[: SPARE * quota[number]]
+            candidates += [_Candidate(number, rows) for rows in _with_all_rows(sets[number], some)]
     if not candidates:
         return
     _find_near(sets, candidates)

@@ -128,6 +128,7 @@ class Inspector:
                 what, fix = "no row of the file can be used", "see without --skip-bad-rows what is wrong with each"
                 self.findings.add([Problem(file, 1, what, fix, "empty")])
             return None
+        assert kind is not None  # a row has it
         try:
             data.task, data.reason = tell_task(kind, file.resolve().parent.name, settings.task)
             data.folder = output_folder(data.task, file.resolve().parent.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def find_leaks(sets: list[DataSet], eval_data: Path, workers: Workers, scratch: 
         yield from _passages(data, passages, eval_data, workers, scratch)
 
 
-def _read(eval_data: Path, fields: dict[str, tuple[str, ...]]) -> _Texts:
+def _read(eval_data: Path, fields: Mapping[str, tuple[str, ...]]) -> _Texts:
     found: dict[str, None] = {}
     for name, columns in fields.items():
         path = eval_data / name
@@ -75,9 +75,11 @@ def _queries(data: DataSet, queries: _Texts, eval_data: Path) -> Iterator[Proble
     lines, used = data.index.mapped("line"), data.fates.used
     width = 2 if data.task == "sts" else 1
     fix = "delete it from the training data: what is measured on it would say nothing"
-    exact = np.isin(data.index.query_keys(), queries.key)
     if width == 2:
-        exact = np.isin(data.index.column("key"), queries.key).reshape(-1, 2).any(axis=1)
+        either = np.isin(data.index.column("key"), queries.key)
+        exact = either[::2] | either[1::2]
+    else:
+        exact = np.isin(data.index.query_keys(), queries.key)
     for row in np.flatnonzero(exact & used).tolist():
         what = f"its {_name(data)} is a query of the evaluation data {eval_data}"
         yield Problem(data.source, int(lines[row]), what, fix, "query-in-evaluation", WARNING)
@@ -149,7 +151,8 @@ def _passages(data: DataSet, passages: _Texts, eval_data: Path, workers: Workers
     kept = ~exact[pairs[0]] & ~asked
     pairs, row_of = pairs[:, kept], row_of[kept]
     chosen = slice(None, None, max(1, -(-pairs.shape[1] // COMPARED)))
-    texts, near, near_to = Texts(data.reading, index), {}, NearTo(passages.same)
+    texts, near_to = Texts(data.reading, index), NearTo(passages.same)
+    near: dict[int, int] = {}
     for (number, entry), row in zip(pairs[:, chosen].T.tolist(), row_of[chosen].tolist(), strict=True):
         text = same_text(texts.row(row)[0][number - int(first[row])])
         if near_to(text, entry):

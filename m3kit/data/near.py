@@ -100,7 +100,7 @@ def candidates(band: Callable[[int], np.ndarray], width: int = 1) -> np.ndarray:
     """
     packed = [np.empty(0, np.int64)]
     for first in range(0, BANDS, width):
-        order, starts = repeated(_joined(band, first, width))
+        order, starts = repeated(_joined(band(one) for one in range(first, first + width)))
         later = np.delete(order, starts[:-1])
         packed.append(np.repeat(order[starts[:-1]], np.diff(starts) - 1) << 32 | later)
     pairs = np.unique(np.concatenate(packed))
@@ -130,20 +130,21 @@ def matches(
     columns = range(0, BANDS, width)
     common = np.zeros(len(others), bool)
     for number in columns:
-        groups = _groups(_joined(lambda one: others[:, one], number, width))
+        together = range(number, number + width)
+        groups = _groups(_joined(others[:, one] for one in together))
         hits = np.zeros(len(groups.values), np.int64)
         for start in range(0, texts if len(others) else 0, BLOCK):
-            column = _joined(lambda one, at=start: band(one, at, min(texts, at + BLOCK)), number, width)
+            column = _joined(band(one, start, min(texts, start + BLOCK)) for one in together)
             hits += np.bincount(groups.place(column)[1], minlength=len(hits))
         common |= np.repeat(hits > max(COMMON, texts // 100), np.diff(groups.starts))[np.argsort(groups.order)]
     kept = np.flatnonzero(~common)
-    table = [_groups(_joined(lambda one: others[kept, one], number, width)) for number in columns]
+    table = [_groups(_joined(others[kept, one] for one in range(number, number + width))) for number in columns]
     least = 1 if texts * len(kept) <= FEW or width > 1 else 2
     found, agreements = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
     for start in range(0, texts if len(kept) else 0, BLOCK):
         stop = min(texts, start + BLOCK)
         packed = [
-            groups.pairs(_joined(lambda one, at=start, to=stop: band(one, at, to), number, width))
+            groups.pairs(_joined(band(one, start, stop) for one in range(number, number + width)))
             for number, groups in zip(columns, table, strict=True)
         ]
         pairs, agree = np.unique(np.concatenate(packed), return_counts=True)
@@ -155,11 +156,11 @@ def matches(
     return np.stack([pairs >> 32, kept[pairs & 0xFFFFFFFF] if len(pairs) else pairs]), common
 
 
-def _joined(band: Callable[[int], np.ndarray], first: int, width: int) -> np.ndarray:
-    """``width`` bands taken as one."""
-    key = band(first)
-    for number in range(first + 1, first + width):
-        key = key * np.uint64(0x9E3779B97F4A7C15) ^ band(number)
+def _joined(columns: Iterator[np.ndarray]) -> np.ndarray:
+    """Several bands taken as one."""
+    key = next(columns)
+    for column in columns:
+        key = key * np.uint64(0x9E3779B97F4A7C15) ^ column
     return np.ascontiguousarray(key)
 
 
@@ -196,7 +197,8 @@ class NearTo:
     """Compares texts exactly with some others, which it takes apart once."""
 
     def __init__(self, others: list[str]):
-        self._others, self._trigrams = others, {}
+        self._others = others
+        self._trigrams: dict[int, set[str]] = {}
 
     def __call__(self, same: str, other: int) -> bool:
         if other not in self._trigrams:

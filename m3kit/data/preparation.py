@@ -49,16 +49,15 @@ class Preparation:
         self._bar.say("writing what is held out")
         return write_eval(sets, self.output / EVAL_FOLDER, self._pool)
 
-    def plan(self, sets: list[DataSet]) -> list[Plan | None]:
-        """Decide about each set as a whole; None where its rows cannot teach what the task asks."""
+    def plan(self, sets: list[DataSet]) -> list[Plan]:
+        """Decide about each set as a whole; those whose rows cannot teach what the task asks are findings instead."""
         self._bar.say("planning")
         shared = shared_positives([data for data in sets if data.task == "retrieval"], self._scratch / "shared.npy")
-        plans: list[Plan | None] = []
+        plans: list[Plan] = []
         for data in sets:
             try:
                 plans.append(plan_set(data, self.settings, shared))
             except BadRow as bad:
-                plans.append(None)
                 if data.bad and not self.settings.skip_bad_rows:
                     continue  # what the set lacks may be in the rows that are to be put right
                 line = bad.line or int(data.index.column("line", 0, 1)[0])
@@ -69,7 +68,8 @@ class Preparation:
         """Convert a set and write its prepared rows, unless they are not to be ``kept``; returns its manifest entry."""
         name = _free_name(self.output, data.folder, data_stem(data.source))
         self._bar.say(f"{'writing' if kept else 'trying'} {data.source.name}")
-        tally, rows, bad = Tally(), 0, Counter()
+        tally, rows = Tally(), 0
+        bad: Counter[str] = Counter()
         with ExitStack() as stack:
             file = None
             if kept:

@@ -63,7 +63,8 @@ class LayoutOf:
     """The layout for a row's columns; each set of columns is looked at once."""
 
     def __init__(self, reading: Reading):
-        self._reading, self._known = reading, {}
+        self._reading = reading
+        self._known: dict[tuple[str, ...], Layout] = {}
         self.kind = reading.kind
 
     def __call__(self, record: Mapping[str, Any]) -> Layout:

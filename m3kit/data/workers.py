@@ -15,7 +15,8 @@ from typing import TypeVar
 
 from m3kit.errors import KitError
 
-Part, Result = TypeVar("Part"), TypeVar("Result")
+Part = TypeVar("Part")
+Result = TypeVar("Result")
 
 # Below this many bytes the start of processes costs more than it saves.
 WORTH_PROCESSES = 8 * 1024 * 1024

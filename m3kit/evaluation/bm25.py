@@ -12,14 +12,15 @@ import re
 import unicodedata
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from m3kit.data.languages import SAMPLE, SURE, identifier
 from m3kit.progress import bar
 
-SETTINGS = {"k1": 0.9, "b": 0.4, "method": "lucene"}
+SETTINGS: dict[str, Any] = {"k1": 0.9, "b": 0.4, "method": "lucene"}
 
 # Below this share of one language, what is right for it would be wrong for too much of the rest.
 MAIN_SHARE = 0.8
@@ -57,7 +58,7 @@ class Bm25:
 
     def __init__(self, passages: Sequence[str], language: str | None = DETECT) -> None:
         self.language, says = main_language(passages) if language == DETECT else (language, language)
-        self._terms, self._count, self._index = Terms(self.language), len(passages), None
+        self._terms, self._count = Terms(self.language), len(passages)
         self.settings = {**SETTINGS, "language": says, **self._terms.settings}
         numbers = [self._terms.learn(text) for text in _shown(passages, "BM25: reading passages", "passages")]
         if not self._terms.vocabulary:
@@ -175,19 +176,20 @@ class Terms:
     """Texts to numbers of terms: normalised, lower-cased, without stop words, stemmed."""
 
     def __init__(self, language: str | None) -> None:
-        stemmed = language in STEMMED.values()
+        stemmed = language if language in STEMMED.values() else None
         self.turkish = language == "turkish"
-        self.stop_words, self.stem = _stop_words(language) if stemmed else frozenset(), lambda word: word
+        self.stop_words: frozenset[str] = _stop_words(stemmed) if stemmed else frozenset()
+        self.stem: Callable[[str], str] = lambda word: word
         self.vocabulary: dict[str, int] = {}
         # Number of each word seen, None for a stop word: stemming is done once a word.
         self._numbers: dict[str, int | None] = {}
         if stemmed:
             import Stemmer
 
-            self.stem = Stemmer.Stemmer(language).stemWord
+            self.stem = Stemmer.Stemmer(stemmed).stemWord
         self.settings = {
-            "stemmer": f"Snowball {language}" if stemmed else None,
-            "stop_words": f"bm25s {language} ({len(self.stop_words)} words)" if self.stop_words else None,
+            "stemmer": f"Snowball {stemmed}" if stemmed else None,
+            "stop_words": f"bm25s {stemmed} ({len(self.stop_words)} words)" if self.stop_words else None,
             "tokens": "lower-cased words; pairs of characters in scripts without spaces and in Korean",
         }
 

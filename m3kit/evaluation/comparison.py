@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -63,7 +64,7 @@ def evaluate(
     precision: str = "auto",
     cache_dir: str | None = None,
     batch_size: int = 32,
-    encoding: Mapping[str, object] | None = None,
+    encoding: Mapping[str, Any] | None = None,
 ) -> dict:
     """Score every model on the data; returns what metrics.json holds.
 
@@ -91,7 +92,7 @@ def evaluate(
         model.name: Encoder(model, settings[model.name], vector_cache if model is models[0] else None)
         for model in models
     }
-    bm25 = data.retrieval and Bm25([data.retrieval.passages[key] for key in in_order(data.retrieval)])
+    bm25 = Bm25([data.retrieval.passages[key] for key in in_order(data.retrieval)]) if data.retrieval else None
     measured = {name: _measure(encoder, data, general, weights, bm25) for name, encoder in encoders.items()}
     metrics = {
         "verdict": "",
@@ -113,16 +114,16 @@ def evaluate(
         "models": {name: _entry(each, measured) for name, each in measured.items()},
     }
     with bar(None, "comparing", ""):
-        metrics["comparisons"] = _comparisons({name: each.retrieved for name, each in measured.items()})
+        metrics["comparisons"] = _comparisons({n: each.retrieved for n, each in measured.items() if each.retrieved})
         for name, compared in _task_comparisons(measured).items():
             metrics["comparisons"].setdefault(name, {})["tasks"] = compared
-        if data.retrieval:
-            founds = {name: each.retrieved.found for name, each in measured.items()}
+        if bm25:
+            founds = {name: each.retrieved.found for name, each in measured.items() if each.retrieved}
             metrics["bm25"] = _bm25(founds[models[0].name], bm25)
             metrics["serving"] = serving(founds)
             metrics["distributions"] = distributions(founds)
     if general:
-        retrieved = {name: each.general for name, each in measured.items()}
+        retrieved = {name: each.general for name, each in measured.items() if each.general}
         metrics["general"] = {
             "eval_data": _name(general.folder),
             **_retrieval_counts(general),
@@ -142,14 +143,14 @@ def _measure(
         for note in encoder.notes:
             say(note)
         start = time.monotonic()
-        retrieved = data.retrieval and _retrieve(encoder, data.retrieval, weights, bm25)
+        retrieved = _retrieve(encoder, data.retrieval, weights, bm25) if data.retrieval else None
         tasks: dict[str, Outcomes] = {}
         for name, task in data.tasks.items():
             with encoder.progress(len(task.texts), f"texts of {name}") as watch:
                 dense = encoder.dense(task.texts, watch)
             with bar(None, f"{encoder.model.name}: {name}", ""):
                 tasks[name] = task.outcomes(dense)
-        forgotten = general and _retrieve(encoder, general, weights)
+        forgotten = _retrieve(encoder, general, weights) if general else None
         seconds = time.monotonic() - start
     notes = [*encoder.notes, *(note for outcomes in tasks.values() for note in outcomes.notes)]
     cached = encoder.cache.found if encoder.cache else 0
@@ -222,14 +223,14 @@ def _means(retrieved: Retrieved, measured: Measured) -> dict:
     }
 
 
-def _comparisons(retrieved: Mapping[str, Retrieved | None]) -> dict:
+def _comparisons(retrieved: Mapping[str, Retrieved]) -> dict:
     """Every model but the first against the first: model → score → metric → comparison."""
-    first, *others = retrieved.items()
     compared: dict = {}
-    for name, each in others if first[1] else []:
-        scores = [score for score in first[1].values if score in each.values]
+    for name, each in list(retrieved.items())[1:]:
+        first = next(iter(retrieved.values()))
+        scores = [score for score in first.values if score in each.values]
         before, after = (
-            np.stack([one.values[score][metric] for score in scores for metric in MEASURES]) for one in (first[1], each)
+            np.stack([one.values[score][metric] for score in scores for metric in MEASURES]) for one in (first, each)
         )
         found = iter(compare_means(before, after))
         compared[name] = {score: {metric: next(found) for metric in MEASURES} for score in scores}
@@ -255,9 +256,10 @@ def _examples(encoders: Mapping[str, Encoder], measured: Mapping[str, Measured],
     names = list(measured)
     pair = (names[0], names[-1])
     score = headline_score(models[pair[0]], models[pair[1]])
+    retrieved = {name: found for name in pair if (found := measured[name].retrieved)}
     return examples(
         {name: encoders[name] for name in pair},
-        {name: measured[name].retrieved.found for name in pair},
-        {name: measured[name].retrieved.values[score][HEADLINE] for name in pair},
+        {name: each.found for name, each in retrieved.items()},
+        {name: each.values[score][HEADLINE] for name, each in retrieved.items()},
         score,
     )

@@ -50,7 +50,7 @@ class Encoder:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
         encoding = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
         with bar(None, f"{model.name}: reading", ""):
-            self.cache = cache_folder and VectorCache(cache_folder, model.folder, encoding)
+            self.cache = VectorCache(cache_folder, model.folder, encoding) if cache_folder else None
 
     @cached_property
     def flag_model(self):

@@ -101,12 +101,13 @@ def _score_pair(
     encoder: Encoder, found: Found, queries: Vectors, row: int, passages: Vectors, column: int
 ) -> tuple[dict[str, float], list[tuple[str, float]]]:
     dense = float(queries.dense[row].astype(np.float32) @ passages.dense[column].astype(np.float32))
-    if queries.dense_only:
+    if not queries.heads or not passages.heads:
         return {"dense": dense}, []
-    ours, theirs = queries.lexical[row], passages.lexical[column]
+    (our_weights, our_tokens), (their_weights, their_tokens) = queries.heads, passages.heads
+    ours, theirs = our_weights[row], their_weights[column]
     products = {token: float(ours[token]) * float(theirs[token]) for token in ours.keys() & theirs.keys()}
-    tokens = QueryTokens([queries.colbert[row]], encoder.settings.device)
-    colbert = tokens.scores([passages.colbert[column]], np.array([0]), np.array([0]))[0]
+    tokens = QueryTokens([our_tokens[row]], encoder.settings.device)
+    colbert = tokens.scores([their_tokens[column]], np.array([0]), np.array([0]))[0]
     scores = {"dense": dense, "sparse": sum(products.values(), 0.0), "colbert": float(colbert)}
     best = sorted(products.items(), key=lambda item: (-item[1], item[0]))[:TOKENS]
     words = [(encoder.tokenizer.decode([int(token)]).strip() or "(space)", weight) for token, weight in best]
@@ -123,7 +124,7 @@ def _why(name: str, entries: list[dict], weights: Mapping[str, float]) -> str:
     other = max(others, key=lambda entry: entry["scores"][name].get("hybrid", entry["scores"][name]["dense"]))
     ours, theirs = first["scores"][name], other["scores"][name]
     weighted = {head: weights[head] * (ours[head] - theirs[head]) for head in weights if head in ours}
-    head = max(weighted, key=weighted.get)
+    head = max(weighted, key=lambda head: weighted[head])
     told = f"{name} ranked {kind} first, most of all for its {NAMES.get(head, head)} score: "
     told += f"{ours[head]:.3f} against {theirs[head]:.3f}"
     if head == "sparse" and first["tokens"][name]:

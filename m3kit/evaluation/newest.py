@@ -119,8 +119,8 @@ def _eval_data(run: Run, kit: Path) -> Path:
 
 def _there(given: str | None, kit: Path) -> Path | None:
     """A folder of the record, in which a relative path begins where the training script ran: mostly in the kit's."""
-    for start in (kit, Path()) if given else ():
-        if (folder := start / Path(given).expanduser()).is_dir():
+    for start in (kit, Path()):
+        if given and (folder := start / Path(given).expanduser()).is_dir():
             return _short(folder)
     return None
 

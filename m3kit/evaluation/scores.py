@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -88,7 +89,8 @@ class QueryTokens:
         return scores
 
 
-def hybrid_scores(scores: Mapping[str, np.ndarray], weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+def hybrid_scores(scores: Mapping[str, Any], weights: Mapping[str, float] = HYBRID_WEIGHTS) -> Any:
+    """Of arrays an array, of numbers a number."""
     return sum(weight * scores[name] for name, weight in weights.items())
 
 
@@ -143,31 +145,33 @@ class Ranker:
 
     def __init__(self, queries: Vectors, device: str, judged: Sequence[Sequence[int]] | None = None) -> None:
         self.queries = queries
-        self.names = ["dense"] if queries.dense_only else ["dense", "sparse", "colbert"]
+        self.names = ["dense", "sparse", "colbert"] if queries.heads else ["dense"]
         count = len(queries.dense)
         self.judged = [np.array(sorted(numbers), dtype=np.int64) for numbers in judged or [[]] * count]
         self.seen = 0
         nothing = {name: np.empty(0, dtype=np.float32) for name in self.names}
         self.kept = [self._candidates(query, np.empty(0, dtype=np.int64), nothing) for query in range(count)]
-        if not queries.dense_only:
-            self.vocabulary = Vocabulary(queries.lexical)
-            self.lexical = self.vocabulary.matrix(queries.lexical)
-            self.tokens = QueryTokens(queries.colbert, device)
+        if queries.heads:
+            lexical, colbert = queries.heads
+            self.vocabulary = Vocabulary(lexical)
+            self.lexical = self.vocabulary.matrix(lexical)
+            self.tokens = QueryTokens(colbert, device)
 
     def add(self, passages: Vectors) -> None:
         """Score a chunk of passages against all queries and keep the best."""
         count = len(passages.dense)
-        if not self.queries.dense_only:
-            lexical = self.vocabulary.matrix(passages.lexical)
+        heads = passages.heads if self.queries.heads else None
+        if heads:
+            lexical = self.vocabulary.matrix(heads[0])
         for start in range(0, len(self.kept), QUERY_BLOCK):
             block = slice(start, start + QUERY_BLOCK)
             scores = {"dense": dense_scores(self.queries.dense[block], passages.dense)}
-            if not self.queries.dense_only:
+            if heads:
                 scores["sparse"] = sparse_scores(self.lexical[block], lexical)
             rows, columns = np.nonzero(self._entering(block, scores))
             new = {name: values[rows, columns] for name, values in scores.items()}
-            if not self.queries.dense_only:
-                new["colbert"] = self.tokens.scores(passages.colbert, start + rows, columns)
+            if heads:
+                new["colbert"] = self.tokens.scores(heads[1], start + rows, columns)
             ends = np.searchsorted(rows, np.arange(len(scores["dense"])), side="right")
             for row in np.unique(rows).tolist():
                 mine = slice(ends[row - 1] if row else 0, ends[row])
@@ -179,7 +183,7 @@ class Ranker:
 
     def _entering(self, block: slice, scores: dict[str, np.ndarray]) -> np.ndarray:
         """Which passages of a chunk may be among the best of a query: bool (queries, passages)."""
-        entering = np.zeros(scores["dense"].shape, dtype=bool)
+        entering: np.ndarray = np.zeros(scores["dense"].shape, dtype=bool)
         for row, (judged, kept) in enumerate(zip(self.judged[block], self.kept[block], strict=True)):
             here = judged[(judged >= self.seen) & (judged < self.seen + entering.shape[1])]
             entering[row, here - self.seen] = True

@@ -17,7 +17,7 @@ a row of a matrix and shared by all metrics, so that it is a matrix product of 3
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -31,6 +31,8 @@ AT_ONCE = 4 * 1024 * 1024
 # Equal differences must count as equal, though their sums were taken in another order.
 ROUNDING = 1e-12
 
+Values = Sequence[Any] | np.ndarray
+
 
 class Comparison(TypedDict):
     """Second model minus first; a higher figure is better."""
@@ -41,8 +43,8 @@ class Comparison(TypedDict):
     verdict: str
 
 
-def compare_means(first: np.ndarray, second: np.ndarray) -> Comparison | list[Comparison]:
-    """Means over items. Arrays (items,) give one comparison; arrays (metrics, items) give a list with one a metric.
+def compare_means(first: np.ndarray, second: np.ndarray) -> Any:
+    """Means over items. Arrays (items,) give one ``Comparison``; arrays (metrics, items) a list with one a metric.
 
     Metrics of the same items belong into one call: they share the resampling, which is most of the work.
     """
@@ -63,7 +65,7 @@ def compare_means(first: np.ndarray, second: np.ndarray) -> Comparison | list[Co
     return found if differences.ndim == 2 else found[0]
 
 
-def compare_spearman(gold: Sequence[float], first: np.ndarray, second: np.ndarray) -> Comparison:
+def compare_spearman(gold: Values, first: np.ndarray, second: np.ndarray) -> Comparison:
     """Spearman correlations with ``gold``.
 
     The test swaps the two models' ranks of an item, not their similarities: one model's may all be higher than the
@@ -79,7 +81,7 @@ def compare_spearman(gold: Sequence[float], first: np.ndarray, second: np.ndarra
     return _comparison(change, _share_as_large(null, change, len(null) < RESAMPLES), *_interval(drawn))
 
 
-def compare_v_measure(labels: Sequence, first_clusters: np.ndarray, second_clusters: np.ndarray) -> Comparison:
+def compare_v_measure(labels: Values, first_clusters: np.ndarray, second_clusters: np.ndarray) -> Comparison:
     """V-measures of two clusterings, or, of arrays (seeds, items), the means over the seeds.
 
     The cluster numbers of two models do not correspond, so there is nothing to swap; and an item drawn twice makes its
@@ -181,7 +183,7 @@ def _swapped_correlations(swaps: np.ndarray, gold: np.ndarray, one: np.ndarray, 
 class _Ranking:
     """Ranks of resampled items without sorting again: the order of the values stays, only how many of each changes."""
 
-    def __init__(self, values: Sequence[float]) -> None:
+    def __init__(self, values: Values) -> None:
         _, self.group, sizes = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
         self.order = np.argsort(self.group, kind="stable")
         self.starts = np.cumsum(sizes) - sizes
@@ -207,7 +209,7 @@ def _drawn_correlations(counts: np.ndarray, gold: _Ranking, first: _Ranking, sec
 # ---- V-measure ------------------------------------------------------------------------------------------------------
 
 
-def _v_measures(labels: Sequence, clusters: np.ndarray) -> np.ndarray:
+def _v_measures(labels: Values, clusters: np.ndarray) -> np.ndarray:
     """V-measure of all items, and behind it those with each item left out: (1 + items,)."""
     groups = [np.unique(np.asarray(values), return_inverse=True)[1] for values in (labels, clusters)]
     groups.append(np.unique(groups[0] * len(groups[0]) + groups[1], return_inverse=True)[1])

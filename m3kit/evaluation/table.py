@@ -93,8 +93,8 @@ def _cells(values: list[float | None], compared: Mapping, metric: str) -> tuple[
     """A cell a column, and the word beside them."""
     cells = ["-" if value is None else f"{value:.3f}" for value in values]
     if len(values) > 1:
-        known = values[0] is not None and values[-1] is not None
-        cells.append(f"{shown_change(values[0], values[-1]):+.3f}" if known else "-")
+        before, after = values[0], values[-1]
+        cells.append("-" if before is None or after is None else f"{shown_change(before, after):+.3f}")
     return cells, compared[metric]["verdict"] if metric in compared else ""
 
 

@@ -10,6 +10,7 @@ import contextlib
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -32,6 +33,10 @@ class Outcomes:
     metrics: dict[str, float]
     notes: list[str] = field(default_factory=list, kw_only=True)
 
+    def compare(self, other: Any) -> dict[str, Comparison]:
+        """The other model, of the same class, against this one, on the same items."""
+        raise NotImplementedError
+
 
 @dataclass(frozen=True)
 class StsOutcomes(Outcomes):
@@ -39,7 +44,6 @@ class StsOutcomes(Outcomes):
     similarities: np.ndarray
 
     def compare(self, other: StsOutcomes) -> dict[str, Comparison]:
-        """The other model against this one, on the same items: here and in the two other classes."""
         return {"Spearman": compare_spearman(self.gold, self.similarities, other.similarities)}
 
 
@@ -164,7 +168,7 @@ def _nearest(rows: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
     return np.concatenate(nearest)
 
 
-def _right(predicted: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+def _right(predicted: np.ndarray, labels: Sequence[str] | np.ndarray) -> np.ndarray:
     return (predicted == np.asarray(labels)).astype(np.int8)
 
 

@@ -6,6 +6,7 @@ Each is a folder in the folder of the test data, and each is optional. Nothing h
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -204,7 +205,11 @@ def _read_clustering(file: Path, problems: list[Problem]) -> Clustering:
     return Clustering([text for text, _ in rows], [label for _, label in rows])
 
 
-_READERS = {"sts": _read_sts, "classification": _read_classification, "clustering": _read_clustering}
+_READERS: dict[str, Callable[..., Task]] = {
+    "sts": _read_sts,
+    "classification": _read_classification,
+    "clustering": _read_clustering,
+}
 
 
 def _text(row: dict, field: str) -> str:

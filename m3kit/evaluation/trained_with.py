@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from m3kit.errors import KitError
 
@@ -29,7 +31,7 @@ class Encoding:
     query_instruction_for_retrieval: str | None = None
 
 
-def trained_encoding(folder: Path, given: dict) -> Encoding:
+def trained_encoding(folder: Path, given: Mapping[str, Any]) -> Encoding:
     """The encoding of a model in a folder: what is ``given`` (not None), else as it was trained, else bge-m3's.
 
     A run of the kit says so in run.json (for a checkpoint, in that of the folder above), a merge in merge.json, other

@@ -83,7 +83,9 @@ class VectorCache:
         rows: dict[bytes, tuple] = {}
         try:
             connection = self._open()
-            for start in range(0, len(keys) if connection else 0, AT_ONCE):
+            if not connection:
+                return {}
+            for start in range(0, len(keys), AT_ONCE):
                 some = keys[start : start + AT_ONCE]
                 marks = ",".join("?" * len(some))
                 for key, *blobs in connection.execute(f"SELECT * FROM vectors WHERE text IN ({marks})", some):
@@ -112,8 +114,8 @@ class VectorCache:
     def _rows(self, kind: str, texts: Sequence[str], vectors: Vectors) -> Iterator[tuple]:
         for number, text in enumerate(texts):
             row = [_text_key(kind, text), _pack(vectors.dense[number]), None, None]
-            if not vectors.dense_only:
-                row[2:] = _pack(_lexical_array(vectors.lexical[number])), _pack(vectors.colbert[number])
+            if heads := vectors.heads:
+                row[2:] = _pack(_lexical_array(heads[0][number])), _pack(heads[1][number])
             self._room -= sum(len(blob) for blob in row if blob)
             if self._room <= 0:
                 self._tell("is full; the vectors of further texts are computed anew each time")

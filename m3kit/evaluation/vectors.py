@@ -20,11 +20,12 @@ class Vectors:
     colbert: list[np.ndarray] | None = None
 
     @property
-    def dense_only(self) -> bool:
-        return self.lexical is None or self.colbert is None
+    def heads(self) -> tuple[list[dict[str, float]], list[np.ndarray]] | None:
+        """(lexical, colbert), where there are both."""
+        return None if self.lexical is None or self.colbert is None else (self.lexical, self.colbert)
 
     def of(self, number: int) -> tuple[np.ndarray, dict[str, float] | None, np.ndarray | None]:
         """The vectors of one text."""
-        if self.dense_only:
+        if not (heads := self.heads):
             return self.dense[number], None, None
-        return self.dense[number], self.lexical[number], self.colbert[number]
+        return self.dense[number], heads[0][number], heads[1][number]

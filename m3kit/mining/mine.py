@@ -130,14 +130,14 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
     device, _ = choose_device(settings.device)
     if settings.device == "auto" and device != "cpu":
         device, _ = choose_device(f"cuda:{processes.local_rank}")
-    machine = {
+    machine: dict[str, Any] = {
         "device": device,
         "precision": choose_precision(settings.precision, device)[0],
         "batch_size": settings.batch_size,
     }
     encoding = EncodeSettings(**asdict(trained_encoding(found_model.folder, settings.encoding)), **machine)
     encoder = Encoder(found_model, encoding, colbert=False)
-    reranker = settings.reranker and Reranker(settings.reranker, cache_dir=settings.cache_dir, **machine)
+    reranker = Reranker(settings.reranker, cache_dir=settings.cache_dir, **machine) if settings.reranker else None
     kept = output_dir.absolute().with_name(f".{output_dir.name}.mining")
     with ExitStack() as stack:
         if processes.rank == 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -29,14 +29,15 @@ def write_rows(files: dict[str, Path], chooser: Chooser, folder: Path) -> dict[s
 
     Returns counts, what was thrown away, the files and examples.
     """
-    written, examples = [], []
+    written: list[dict[str, Any]] = []
+    examples: list[dict[str, Any]] = []
     rows = chooser.rows
     shown_at = np.unique(np.linspace(0, rows - 1, EXAMPLES).astype(int)).tolist()
     with bar(rows, "choosing negatives", "rows") as shown:
         done = 0
         for name, file in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            entry = {"source": str(file), "output": name, "rows": 0, "rows_mined": 0}
+            entry: dict[str, Any] = {"source": str(file), "output": name, "rows": 0, "rows_mined": 0}
             with (folder / name).open("wb") as out:
                 for row in read_prepared(file):
                     entry["rows"] += 1
@@ -79,7 +80,8 @@ class Chooser:
         self.rows = len(texts.row_query)
         self._lists = [best for name, best in found.best.items() if name != "positives"]
         self._pair_scores, self._wanted, self._reranker = found.pair_scores, wanted, reranker
-        self.counts, self.thrown_away = Counter(), {True: Counter(), False: Counter()}
+        self.counts: Counter[str] = Counter()
+        self.thrown_away: dict[bool, Counter[str]] = {True: Counter(), False: Counter()}
 
     def choose(self, number: int, row: PreparedRow) -> tuple[float, list[Negative]]:
         """(mean dense score of the positives, negatives, hardest first) of a row; ``number`` is that of ``Texts``."""
@@ -88,7 +90,7 @@ class Chooser:
         positive = float(scores[: len(own)].mean())
         judge, seen = self._positives.judge(query), set(own.tolist())
 
-        def passing(pairs, mined: bool) -> Iterator[Negative]:
+        def passing(pairs: Iterable[tuple[int, float]], mined: bool) -> Iterator[Negative]:
             for passage, score in pairs:
                 if passage in seen:
                     continue
@@ -117,6 +119,7 @@ class Chooser:
 
     def _reranked(self, row: PreparedRow, negatives: list[Negative]) -> list[Negative]:
         """What the reranker scores no higher than the share of the positive's score, both between 0 and 1."""
+        assert self._reranker and self._share is not None  # --no_filter and --reranker exclude each other
         texts = [row.data["pos"][0], *(negative.text for negative in negatives)]
         logits = self._reranker.scores([("", row.data["query"], text) for text in texts])
         positive, *scores = (1 / (1 + np.exp(-logits.astype(np.float64)))).tolist()

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -148,13 +149,13 @@ class Search:
         values = np.fromiter((weight for row in weights for weight in row.values()), np.float32, ends[-1])
         return csr_matrix((values, tokens, ends), shape=(len(weights), len(self._encoder.tokenizer)))
 
-    def _search(self, numbers: range, watch: Watch) -> dict[str, np.ndarray]:
+    def _search(self, numbers: range, watch: Watch) -> dict[str, Any]:
         texts = [self._texts.passages[number] for number in numbers]
         vectors = self._encoder.passages(texts, watch)
         passages = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._dense.device)
         by_words = {"bm25": self.bm25.passages(texts)}
         if self._encoder.has_heads:
-            by_words["sparse"] = self._lexical(vectors.lexical).T.tocsr()
+            by_words["sparse"] = self._lexical(vectors.lexical or []).T.tocsr()
         is_positive = self._is_positive[numbers.start : numbers.stop]
         found: dict[str, list] = {name: [] for name in self._so_far.best}
         for first in range(0, len(self._dense), QUERY_BLOCK):

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
@@ -20,7 +21,7 @@ from m3kit.progress import bar
 QUERIES, PASSAGES, ROWS = "queries.txt", "passages.txt", "rows.npz"
 
 
-class TextFile(Sequence):
+class TextFile(Sequence[str]):
     """Texts on disk, each read when it is asked for: what is held in memory is sixteen bytes a text."""
 
     def __init__(self, path: Path, places: np.ndarray):
@@ -29,7 +30,8 @@ class TextFile(Sequence):
     def __len__(self) -> int:
         return self._places.shape[1]
 
-    def __getitem__(self, number: int) -> str:
+    def __getitem__(self, number: Any) -> Any:
+        """A text by its number; slices are not for the asking."""
         start, size = self._places[:, number].tolist()
         return os.pread(self._file.fileno(), size, start).decode("utf-8")
 
@@ -65,8 +67,8 @@ class Texts:
     them positives, the others its given negatives.
     """
 
-    queries: TextFile
-    passages: TextFile
+    queries: Sequence[str]
+    passages: Sequence[str]
     row_query: np.ndarray
     first: np.ndarray
     positives: np.ndarray
@@ -117,7 +119,8 @@ def collect(files: Sequence[Path], corpus: Path | None, folder: Path) -> tuple[d
     row_query, query_places = queries.close()
     numbers, passage_places = passages.close()
     first = np.cumsum([0, *sizes])
-    rows = {"row_query": row_query, "first": first, "positives": np.array(positives), "pairs": numbers[: first[-1]]}
+    pairs = numbers[: first[-1]]
+    rows: dict[str, Any] = {"row_query": row_query, "first": first, "positives": np.array(positives), "pairs": pairs}
     np.savez(folder / ROWS, query_places=query_places, passage_places=passage_places, **rows)
     counts = {
         "rows_read": read,

@@ -75,8 +75,8 @@ def mined_rows(given: Arguments, output_dir: Path, device: str) -> list[str]:
     from m3kit.mining.mine import MiningSettings, mine
 
     folder = output_dir / "mined"
-    settings = MiningSettings(encoding=encoding_of(given), device=device, cache_dir=given.one("cache_dir"))
-    manifest = mine([Path(path) for path in given["train_data"]], given.one("model_name_or_path"), folder, settings)
+    settings = MiningSettings(encoding=encoding_of(given), device=device, cache_dir=given.one("cache_dir", None))
+    manifest = mine([Path(path) for path in given["train_data"]], given["model_name_or_path"][0], folder, settings)
     return [*dict.fromkeys(str((folder / file["output"]).parent) for file in manifest["files"])]
 
 

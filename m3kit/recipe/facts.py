@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from pathlib import Path
+from typing import TypeVar
 
 from m3kit.data.prepared import find_prepared, read_prepared
 from m3kit.errors import KitError
@@ -15,18 +16,20 @@ from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 from m3kit.settings import BY_NAME
 
+Default = TypeVar("Default")
+
 BATCH = "per_device_train_batch_size"
 
 
 class Arguments(dict[str, list[str]]):
     """The trainer's arguments: name → its words."""
 
-    def one(self, name: str, default: str | None = None) -> str | None:
+    def one(self, name: str, default: Default) -> str | Default:
         return self[name][0] if self.get(name) else default
 
     def differs(self, name: str) -> bool:
         """Whether a setting's value is given that is not its default."""
-        value, default = self.one(name), BY_NAME[name].default
+        value, default = self.one(name, None), BY_NAME[name].default
         parse = BY_NAME[name].parse
         return value is not None and not (default and parse(value) == parse(default))
 
@@ -51,7 +54,7 @@ def read_arguments(words: list[str]) -> Arguments:
 
 def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> Facts:
     """``kept``: the settings that the user has set."""
-    base = find_model_folder(given.one("model_name_or_path"), given.one("cache_dir"))
+    base = find_model_folder(given["model_name_or_path"][0], given.one("cache_dir", None))
     try:
         config = json.loads((base / CONFIG).read_bytes())
         width, needed = int(config["hidden_size"]), _memory_needed(config, int(given.one("sub_batch_tokens", "16384")))
@@ -68,8 +71,8 @@ def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> F
         processes=processes,
         needed_gb=needed / 1e9,
         memory_gb=_memory(device) / 1e9,
-        batch=processes * int(given.one(BATCH)) if BATCH in kept and given.one(BATCH) else None,
-        temperature=base_temperature(retrieval, str(base), encoding_of(given), device, given.one("cache_dir")),
+        batch=processes * int(batch) if BATCH in kept and (batch := given.one(BATCH, None)) else None,
+        temperature=base_temperature(retrieval, str(base), encoding_of(given), device, given.one("cache_dir", None)),
     )
 
 
@@ -108,7 +111,7 @@ def _files(given: Arguments) -> list[Path]:
 
 def _queries(given: Arguments) -> bytes:
     """The queries of the evaluation data, a line each; nothing where there is none of retrieval."""
-    folder = given.one("eval_data")
+    folder = given.one("eval_data", None)
     file = Path(folder) / "queries.jsonl" if folder else None
     return file.read_bytes() if file and file.is_file() else b""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from m3kit.evaluation.metrics import SCORES
@@ -16,12 +17,13 @@ NAMES = (
     *("scores", "tasks", "general-yours", "general", "loss", "loss-parts", "learning-rate", "evaluation"),
     *("evaluation-tasks", *(f"scores-{score}" for score in SCORES)),
 )
-Drawn = list[Plot | None]
+Drawn = Sequence[Plot | None]
 
 
 def plots_to_draw(record: Record) -> list[Callable[[], Drawn]]:
     """Each draws one plot, or a few; in the order of the page."""
-    metrics, wanted = record.metrics, []
+    metrics = record.metrics
+    wanted: list[Callable[[], Drawn]] = []
     if metrics:
         wanted += [lambda: [_scores(metrics)], lambda: [plots.tasks_before_and_after(metrics)]]
         if metrics.get("general"):
@@ -29,18 +31,22 @@ def plots_to_draw(record: Record) -> list[Callable[[], Drawn]]:
     if record.log:
         wanted.append(lambda: curves.draw_training(record.log, best_step(record)))
     for score, measured in metrics.get("distributions", {}).items():
-        wanted.append(lambda score=score, measured=measured: [plots.distribution(score, measured)])
+        wanted.append(partial(_distribution, score, measured))
     return wanted
 
 
 def draw(wanted: list[Callable[[], Drawn]], done: Callable[[int], Any]) -> dict[str, Plot]:
     """The plots by their names; ``done`` is called after each."""
-    drawn = {}
+    drawn: dict[str, Plot] = {}
     with drawing():
         for make in wanted:
             drawn |= {plot.name: plot for plot in make() if plot}
             done(1)
     return drawn
+
+
+def _distribution(score: str, measured: Mapping[str, Any]) -> Drawn:
+    return [plots.distribution(score, measured)]
 
 
 def _scores(metrics: Mapping[str, Any]) -> Plot | None:

@@ -13,6 +13,7 @@ from html import escape
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 # Every colour that is drawn with, and the page's CSS variable that takes its place. As they stand here they are those
 # of the files, on white. No two are alike, for a colour is told by its value.
@@ -99,8 +100,8 @@ def drawing() -> Iterator[None]:
 
 def new_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
     """A figure of the one width, with axes below each other."""
-    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
-    figure.get_layout_engine().set(w_pad=4 / 72, h_pad=4 / 72, hspace=0.04)
+    layout = ConstrainedLayoutEngine(w_pad=4 / 72, h_pad=4 / 72, hspace=0.04)
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout, facecolor=COLOURS["paper"])
     axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
     return figure, list(axes)
 
@@ -134,7 +135,7 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plo
 def inline(svg: str, name: str, alt: str) -> str:
     """An SVG of ours for the page: its colours, its font, ids of its own, and a name for those who do not see it."""
     body = svg[svg.index("<svg") :]
-    size = re.search(r'viewBox="[^"]*"', body)[0]
+    size = re.findall(r'viewBox="[^"]*"', body)[0]
     body = body[body.index(">") + 1 :]
     # The background is the page's own, and so are the font and the rule for all elements that matplotlib writes.
     body = re.sub(r'<g id="patch_1">.*?</g>', "", body, count=1, flags=re.DOTALL)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Required
 
-from pydantic import AfterValidator, Discriminator, Tag, TypeAdapter, ValidationError, conlist
+from pydantic import AfterValidator, Discriminator, Field, Tag, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 # Pydantic names in an error's place which of two kinds it took.
 FIGURES, NONE = "(figures)", "(no figures)"
+TWO = Field(min_length=2, max_length=2)
 
 
 class Shape:
@@ -70,7 +71,7 @@ class Model(TypedDict, total=False):
 
 class Change(TypedDict, total=False):
     change: float
-    interval: conlist(float, min_length=2, max_length=2)
+    interval: Annotated[list[float], TWO]
     p: float
     verdict: str
 
@@ -127,7 +128,7 @@ class Passage(TypedDict, total=False):
     text: str
     rank: dict[str, float | None]
     scores: dict[str, dict[str, float | None]]
-    tokens: dict[str, list[conlist(Any, min_length=2, max_length=2)]]
+    tokens: dict[str, list[Annotated[list[Any], TWO]]]
 
 
 class Example(TypedDict, total=False):

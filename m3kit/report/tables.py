@@ -127,7 +127,7 @@ def _row(metrics: Source, metric: str, path: tuple[str, ...], base: str, other: 
     ends = [metrics.number(*at, "interval", place, show=plus) for place in (0, 1)]
     p = metrics.number(*at, "p", show=chance)
     verdict = metrics.of(*at).part.get("verdict")
-    kind, mark = OUTCOMES.get(verdict, ("", ""))
+    kind, mark = OUTCOMES.get(verdict or "", ("", ""))
     interval = (ends[0], ends[1]) if ends[0] and ends[1] else None
     return Row(metric, before, after, change, interval, p, kind, mark, outcome(verdict, sizes) if verdict else "")
 
@@ -174,14 +174,14 @@ class Bins:
     """The numbers under a plot of scores: a row a bin."""
 
     models: list[str]
-    rows: list[tuple[Number, Number, list[Number]]]
+    rows: list[tuple[Number | None, Number | None, list[Number | None]]]
 
 
 def bins(metrics: Source, score: str) -> Bins:
     at = metrics.of("distributions", score)
     models = list(at.part["models"])
 
-    def count(model: str, kind: str, place: int) -> Number:
+    def count(model: str, kind: str, place: int) -> Number | None:
         return at.number("models", model, kind, place, show=str)
 
     rows = [

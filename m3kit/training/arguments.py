@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, make_dataclass
+from typing import Any
 
 from FlagEmbedding.abc.finetune.embedder import AbsEmbedderDataArguments
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
@@ -17,8 +18,12 @@ from m3kit.training.precision import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
 # With every setting of m3kit/settings.py that only the kit's trainer has.
-_WithSettings = make_dataclass("_WithSettings", trainer_fields("kit"), bases=(EncoderOnlyEmbedderM3TrainingArguments,))
-_DataWithSettings = make_dataclass("_DataWithSettings", trainer_fields("kit data"), bases=(AbsEmbedderDataArguments,))
+_WithSettings: Any = make_dataclass(
+    "_WithSettings", trainer_fields("kit"), bases=(EncoderOnlyEmbedderM3TrainingArguments,)
+)
+_DataWithSettings: Any = make_dataclass(
+    "_DataWithSettings", trainer_fields("kit data"), bases=(AbsEmbedderDataArguments,)
+)
 
 
 @dataclass
@@ -33,7 +38,7 @@ class DataArguments(_DataWithSettings):
             raise KitError("no training data; give --train_data the folders that `m3kit prepare` printed")
         check_values(self)
         # A trailing slash would hide the suffix `no_in_batch_neg` from FlagEmbedding (D4).
-        self.train_data = [os.path.normpath(path) for path in self.train_data]
+        self.train_data: list[str] = [os.path.normpath(path) for path in self.train_data]
         super().__post_init__()
 
 
@@ -55,10 +60,11 @@ class TrainingArguments(_WithSettings):
         # Before transformers looks at fp16 and bf16, and fills what is "auto" in DeepSpeed's configuration.
         device = device_to_train_on(self.use_cpu)
         self.precision, self.precision_told = settle_precision(self.precision, self.fp16, self.bf16, device)
-        self.fp16, self.bf16 = self.precision == "fp16", self.precision == "bf16"
+        self.fp16: bool = self.precision == "fp16"
+        self.bf16: bool = self.precision == "bf16"
         # Otherwise transformers takes bf16 for that of a GPU, and refuses it.
-        self.use_cpu = device == "cpu"
+        self.use_cpu: bool = device == "cpu"
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
         if self.ddp_find_unused_parameters is None:
-            self.ddp_find_unused_parameters = False
+            self.ddp_find_unused_parameters: bool | None = False
         super().__post_init__()

@@ -39,12 +39,12 @@ def share_out(natural: Sequence[int], rows: Sequence[int], temperature: float) -
 
     The rows that are trained of a data set are in proportion to its rows to the power of 1/temperature.
     """
-    natural, rows = np.asarray(natural), np.asarray(rows)
-    weights = np.log(natural) + (1 / temperature - 1) * np.log(rows)
+    batches = np.asarray(natural)
+    weights = np.log(batches) + (1 / temperature - 1) * np.log(np.asarray(rows))
     weights = np.exp(weights - weights.max())
-    share = natural.sum() * weights / weights.sum()
+    share = batches.sum() * weights / weights.sum()
     counts = np.maximum(np.floor(share), 1).astype(np.int64)
-    while (missing := natural.sum() - counts.sum()) != 0:
+    while (missing := batches.sum() - counts.sum()) != 0:
         # One batch at a time, to or from whichever is furthest from its share; each keeps one.
         lack = share - counts
         if missing > 0:
@@ -76,7 +76,8 @@ class Recent:
     """The last few results, by what they were asked with."""
 
     def __init__(self, size: int) -> None:
-        self.size, self.kept = size, {}
+        self.size = size
+        self.kept: dict[Hashable, Any] = {}
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         if key not in self.kept:

@@ -71,7 +71,7 @@ def seal(folder: Path) -> None:
 
     The step is that of the folder's name, ``checkpoint-STEP``.
     """
-    step = int(NAME.fullmatch(folder.name)[1])
+    step = int(folder.name.removeprefix("checkpoint-"))
     (folder / SEAL).unlink(missing_ok=True)
     files = {}
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
@@ -128,7 +128,7 @@ def flaw(folder: Path, thorough: bool = True) -> str | None:
 
 def newest_intact(output_dir: Path, thorough: bool = True) -> tuple[Path | None, list[str]]:
     """The newest intact checkpoint, and a sentence about each newer one that is not."""
-    passed_over = []
+    passed_over: list[str] = []
     for _, folder in list_checkpoints(output_dir):
         found = flaw(folder, thorough)
         if not found:
@@ -172,9 +172,9 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
         (output_dir / name).parent.mkdir(parents=True, exist_ok=True)
         os.replace(copies / name, output_dir / name)
     # modules.json names a folder with nothing in it.
-    for name in ("1_Pooling", "2_Normalize"):
-        if (checkpoint / name).is_dir():
-            (output_dir / name).mkdir(exist_ok=True)
+    for part in ("1_Pooling", "2_Normalize"):
+        if (checkpoint / part).is_dir():
+            (output_dir / part).mkdir(exist_ok=True)
     for folder in {(output_dir / name).parent for name in names}:
         sync(folder)
     shutil.rmtree(copies, ignore_errors=True)

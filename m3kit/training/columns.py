@@ -107,16 +107,16 @@ def types_of(dataset: datasets.Dataset) -> tuple[list[str | None], np.ndarray]:
     """The different types, None before all others, and for each row the number of its own."""
     if dataset.features.get("type", datasets.Value("null")) == datasets.Value("null"):
         return [None], np.zeros(len(dataset), np.int8)
-    found, codes = [], []
+    found: list[str | None] = []
+    parts = []
     for part in _parts(dataset, ["type"]):
         for chunk in part["type"].chunks:
             encoded = chunk.dictionary_encode(null_encoding="encode")
             names = encoded.dictionary.to_pylist()
             found += [name for name in names if name not in found]
-            codes.append(np.array([found.index(name) for name in names], np.int16)[encoded.indices.to_numpy()])
-    codes = np.concatenate(codes)
+            parts.append(np.array([found.index(name) for name in names], np.int16)[encoded.indices.to_numpy()])
     ordered = sorted(found, key=lambda name: (name is not None, name))
-    return ordered, np.array([ordered.index(name) for name in found], np.int16)[codes]
+    return ordered, np.array([ordered.index(name) for name in found], np.int16)[np.concatenate(parts)]
 
 
 def has_scores(dataset: datasets.Dataset) -> np.ndarray:

@@ -55,6 +55,8 @@ class SameDatasetTrainDataset(AbsEmbedderSameDatasetTrainDataset):
     ``knowledge_distillation`` says; a text may come twice in it. For classified texts see ``labels``.
     """
 
+    args: DataArguments
+
     def __init__(
         self,
         args: DataArguments,

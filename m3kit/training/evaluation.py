@@ -33,9 +33,9 @@ class HeldOut:
     def __init__(self, folder: str, settings: EncodeSettings, seed: int) -> None:
         data = read_eval_folder(Path(folder))
         self.settings, self.tasks = settings, {name: task.quick for name, task in data.tasks.items()}
-        self.retrieval = data.retrieval and _sample(data.retrieval, seed)
+        self.retrieval = _sample(data.retrieval, seed) if data.retrieval else None
         self.says = f"Evaluation while training: with {folder}"
-        if self.retrieval is not data.retrieval:
+        if self.retrieval and data.retrieval and self.retrieval is not data.retrieval:
             self.says += (
                 f" ({len(self.retrieval.queries):,} of {len(data.retrieval.queries):,} queries and "
                 f"{len(self.retrieval.passages):,} of {len(data.retrieval.passages):,} passages)"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -19,7 +19,7 @@ import torch
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from transformers import AutoModel, PreTrainedConfig
+from transformers import AutoModel, PreTrainedConfig, PreTrainedModel
 
 from m3kit.training import scores
 from m3kit.training.ledger import KINDS, Ledger
@@ -98,7 +98,7 @@ def peaks(config: PreTrainedConfig, step: Step) -> dict[str, Counter[str]]:
     return ledger.peaks
 
 
-def _most(peaks: dict[str, dict[str, int]]) -> dict[str, int]:
+def _most(peaks: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return {kind: worst[kind] for worst in [max(peaks.values(), key=lambda held: sum(held.values()))] for kind in KINDS}
 
 
@@ -155,7 +155,7 @@ class M3ModelOfMany(M3Model):
         dense, *of_tokens = map(self._dist_gather_tensor, (texts.dense, *scores.as_one_part(texts, texts.longest)[1:]))
         return scores.Texts(dense, [scores.Part(torch.arange(len(dense)), *of_tokens)])
 
-    def _dist_gather_tensor(self, values: Tensor | None) -> Tensor | None:
+    def _dist_gather_tensor(self, values: Tensor | None) -> Any:
         if values is None:
             return None
         return torch.cat([values, *(torch.empty_like(values) for _ in range(1, self.world_size))])
@@ -186,7 +186,7 @@ def _texts(count: int, length: int, step: Step) -> Any:
     return made
 
 
-def _encode_few(encoder: nn.Module, parts: list[dict[str, Tensor]]) -> None:
+def _encode_few(encoder: PreTrainedModel, parts: list[dict[str, Tensor]]) -> None:
     """Let it work on the last two of the sub-batches that are alike, for time; the others' tokens only pass through.
 
     Their backward passes are the first: then most vectors are held, and with the second the gradients too.
@@ -212,10 +212,11 @@ def _score_few() -> Iterator[None]:
     """Of the ColBERT scores compute those of the first tokens only, for time: what is made of others is freed again."""
     again = scores._again
 
-    def again_for_first(function, tokens, *others):
+    def again_for_first(function: Callable, *arguments: Tensor) -> Tensor:
+        tokens, *others = arguments
         if function is scores._best_of_all and tokens.storage_offset() > 0:
             return torch.zeros(len(tokens), len(others[0]))
-        return again(function, tokens, *others)
+        return again(function, *arguments)
 
     scores._again = again_for_first
     try:

@@ -125,9 +125,9 @@ def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, sh
     left = []
     for place in waiting:
         fits = ((batch.fit(rows[place]), batch) for batch in with_room(place))
-        group, batch = max(fits, key=lambda fit: fit[0], default=(0, None))
-        if group:
-            batch.join(place, rows[place], group)
+        best = max(fits, key=lambda fit: fit[0], default=None)
+        if best and best[0]:
+            best[1].join(place, rows[place], best[0])
         else:
             left.append(place)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import PreTrainedModel
 
 KINDS = ("parameters", "gradients", "optimizer", "activations", "heads")
 aten = torch.ops.aten
@@ -62,7 +63,7 @@ class Ledger(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self.held[self._kinds.pop(key)] -= size
 
-    def follow(self, encoder: nn.Module) -> None:
+    def follow(self, encoder: PreTrainedModel) -> None:
         """Learn when the encoder works, and on which of its layers: what is made then are activations.
 
         Moments bear the number of the encoder's pass, for later ones find gradients there already.

@@ -7,6 +7,7 @@ in what was not. Which share is best costs no training to find out, only an eval
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -54,7 +55,7 @@ class Mixture:
                 if name.startswith(f"{part}.")
             }
             if found:
-                _replace(folder / head, lambda path, found=found: torch.save(found, path))
+                _replace(folder / head, partial(torch.save, found))
 
 
 def best_share(measured: dict[float, float]) -> float:

@@ -11,6 +11,7 @@ from FlagEmbedding.abc.finetune.embedder import EmbedderOutput
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
 
 from m3kit.training.device_memory import release_freed
 from m3kit.training.embedding import Words, look_up, looked_up
@@ -159,11 +160,11 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         so the losses, are those of the undivided batch. (Only where the tokenizer pads on the left: FlagEmbedding
         leaves out the first position, which is a token in the longest texts of a sub-batch.)
         """
-        sides = [side if isinstance(side, list) else [side] for side in sides]
-        ids = torch.cat([part["input_ids"].flatten() for side in sides for part in side])
+        divided = [side if isinstance(side, list) else [side] for side in sides]
+        ids = torch.cat([part["input_ids"].flatten() for side in divided for part in side])
         again = len(ids) > self.sub_batch_tokens or (self.sub_batch_size or -1) > 0
         words = look_up(self.model.get_input_embeddings(), ids)
-        return [self._encode_side(side, words, again) for side in sides]
+        return [self._encode_side(side, words, again) for side in divided]
 
     def _encode_side(self, sub_batches: list[dict[str, Tensor]], words: Words, again: bool) -> Texts:
         dense, parts, count = [], [], 0
@@ -217,7 +218,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     def save(self, output_dir: str) -> None:
         """As FlagEmbedding does; adapters are in the weights that they adapt."""
         encoder = self.model
-        self.model = merged(encoder)
+        self.model: PreTrainedModel = merged(encoder)
         try:
             super().save(output_dir)
         finally:

@@ -58,7 +58,7 @@ def make_set(files: Sequence[File], batch_size: int, processes: int, in_batch_ne
     files = sorted(files, key=lambda file: by_name(file.path))
     folders = {os.path.dirname(file.path) for file in files}
     path = files[0].path if len(files) == 1 else os.path.join(*folders, "*") if len(folders) == 1 else None
-    rows = [np.arange(file.start, file.start + file.rows, dtype=np.int32) for file in files]
+    rows = [np.arange(file.start, file.start + file.rows, dtype=np.int32) for file in files if file.start is not None]
     return RowSet(
         path=path,
         files=[file.path for file in files],

@@ -80,7 +80,8 @@ class Probe(Runner):
         return collator
 
     def _look_at_rows(self) -> list[RowTokens]:
-        sets, lengths = [], {}
+        sets: list[RowTokens] = []
+        lengths: dict[str, int] = {}
         for rows in self.train_dataset.sets:
             sample = []
             for query, passages in self.train_dataset.sample(rows):
@@ -89,7 +90,7 @@ class Probe(Runner):
                 sample.append(sum(of_query + of_passages))
                 lengths.update(zip([query, *passages], of_query + of_passages, strict=True))
             sets.append(RowTokens(len(rows.rows), tuple(sample)))
-        self._longest, self._shortest = max(lengths, key=lengths.get), min(lengths, key=lengths.get)
+        self._longest, self._shortest = max(lengths, key=lengths.__getitem__), min(lengths, key=lengths.__getitem__)
         self.longest = lengths[self._longest]
         return sets
 

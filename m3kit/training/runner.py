@@ -196,7 +196,9 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         if not self._resumes or not (checkpoint or passed_over):
             # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
             return RunRecord(self.output_dir, settings, data, world_size), None
-        harmless, refused = differences(read_record(self.output_dir), settings, data, world_size)
+        before = read_record(self.output_dir)
+        assert before is not None  # else there would be nothing to resume
+        harmless, refused = differences(before, settings, data, world_size)
         if refused:
             raise refusal(self.output_dir, refused)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
@@ -206,7 +208,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
         checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
         record = RunRecord.resume(self.output_dir, settings, data, world_size, step, harmless)
-        return record, checkpoint and str(checkpoint)
+        return record, str(checkpoint) if checkpoint else None
 
     def _finish(self, record: RunRecord) -> None:
         """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""

@@ -24,8 +24,8 @@ def write_model_extras(folder: Path, base_folder: Path | None, **pooling) -> Non
     """
     # The weights are written for their owner alone: a server under another user could not read them.
     shutil.copymode(folder / "config.json", folder / "model.safetensors")
-    for name in HEADS if base_folder else ():
-        if (base_folder / name).is_file():
+    for name in HEADS:
+        if base_folder and (base_folder / name).is_file():
             shutil.copyfile(base_folder / name, folder / name)
     # Without these SentenceTransformer(path) falls back to mean pooling without a word (S5).
     write_sentence_transformers_files(folder, **pooling)

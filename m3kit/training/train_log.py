@@ -18,7 +18,8 @@ class TrainLog:
         self.text, self.rows = output_dir / "train.log", output_dir / "train_log.jsonl"
         # The figure by which checkpoints are chosen, and what it was before training and is now.
         self.headline = ""
-        self.before = self._now = None
+        self.before: float | None = None
+        self._now: float | None = None
 
     def go_on_from(self, step: int) -> None:
         self.say(f"Going on from step {step}.")

@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Trainer
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME
 
 from m3kit.training import checkpoints, lessons
@@ -78,8 +78,8 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
 
     def end_step(self) -> None:
         """After every step: is it still learning, and was it asked to stop? All processes decide alike."""
-        gradients = self.guard.take_gradients()
-        step, (stopped_by, *gradients) = self.meter.reduce([self.stop.number, *gradients])
+        own = self.guard.take_gradients()
+        step, (stopped_by, *gradients) = self.meter.reduce([self.stop.number, *own])
         self.stop.seconds = max(self.meter.durations)
         skipped = self.accelerator.optimizer_step_was_skipped
         loss = step["loss"] / step["micro_batches"]
@@ -119,12 +119,14 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
 
         None where a signal came during training: the evaluation is left, for it is made when the run goes on.
         """
-        started, figures = time.monotonic(), [None]
+        assert self.held_out  # nothing is evaluated without
+        started = time.monotonic()
+        figures: list[dict[str, float] | None] = [None]
         with self.stop.at_once():
             # It may have come after the step.
             if self.is_world_process_zero() and not self.stop.number:
-                measured = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
-                figures = [{f"eval_{name}": value for name, value in measured.items()}]
+                found = self.held_out.measure(self.model, self.processing_class, self.accelerator.autocast)
+                figures = [{f"eval_{name}": value for name, value in found.items()}]
         if self.args.world_size > 1:
             broadcast_object_list(figures)
         (measured,) = figures
@@ -132,7 +134,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
             self._stop(self.stop.number)
             return {}
         self.log({**measured, "eval_seconds": time.monotonic() - started})
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
+        self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
         return measured
 
     def _determine_best_metric(self, metrics, trial) -> bool:
@@ -230,6 +232,8 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
 
 class EpochLoader(DataLoader):
     """Tells the sampler which epoch it is; accelerate's loader would also deal the batches out over the processes."""
+
+    batch_sampler: EpochSampler
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
