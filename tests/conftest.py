@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # The tests must pass without a network and leave the cores to one another.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +25,31 @@ pytest_plugins = ["docker_fixtures"]
 KIT = Path(__file__).resolve().parent.parent
 EXAMPLE_DATA = KIT / "example_data"
 DOCKER = "tests/docker/"
+
+
+settings.register_profile("fast", max_examples=10)
+
+
+def examples(many: int, fast: int | None = None) -> int:
+    """So many examples of a property, or ``fast`` with --hypothesis-profile=fast, which tests/run --fast gives."""
+    share = settings().max_examples / 100
+    return many if share == 1 else fast or int(many * share)
+
+
+def mostly_slow(cases, quick: int = 1) -> list:
+    """The cases of a test, of which all but the first ``quick`` are slow."""
+    return [
+        case
+        if number < quick
+        else pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow)
+        for number, case in enumerate(cases)
+    ]
+
+
+def pytest_collection_finish():
+    """FlagEmbedding collects garbage with each model that it lets go, and would go through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -158,6 +158,7 @@ setup() { make_kit; }
   expect holdout .2
 }
 
+# bats test_tags=slow
 @test "nothing is kept back where that is said" {
   gpus 1
   make_rows retrieval

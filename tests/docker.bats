@@ -131,6 +131,7 @@ setup() { make_docker_kit; }
     'docker-compose <run> <--rm> <--service-ports> <-T> <tensorboard>'
 }
 
+# bats test_tags=slow
 @test "a signal stops the container as docker stop does, whatever the client does with it" {
   for client in waits dies; do
     for signal in TERM INT HUP; do

@@ -289,6 +289,7 @@ END
   export UV_CACHE_DIR=$PWD/cache
 }
 
+# bats test_tags=slow
 @test "a real .venv of the user stays, and a real environment is made beside it" {
   real_environment
   python3 -m venv --without-pip "$KIT/.venv"
@@ -299,6 +300,7 @@ END
   [[ $(<"$KIT/.venv/marker") == mine && ! -e $KIT/.venv/kit-stamp ]]
 }
 
+# bats test_tags=slow
 @test "a real environment that uv makes, in which an install was cut short" {
   real_environment
   type -P uv >/dev/null || skip 'no uv here'

@@ -62,6 +62,7 @@ setup() { make_kit; }
   [[ $output == *'The model is in out'*'m3kit evaluate --models base=BAAI/bge-m3 tuned=out --eval_data YOUR_EVAL_FOLDER'* ]]
 }
 
+# bats test_tags=slow
 @test "the starter model is made once, and anew when the example data change" {
   run "$SINGLE" --smoke
   ((status == 0))

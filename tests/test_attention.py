@@ -114,6 +114,7 @@ def test_pytorchs_own_gives_the_plain_ones_losses_and_gradients(starter, pooling
     assert max(differences(own, plain).values()) > 0
 
 
+@pytest.mark.slow
 def test_a_run_uses_and_tells_it_and_the_model_does_not_remember_it(starter, tmp_path):
     rows = write_rows(tmp_path / "rows")
     run = train(arguments(starter, rows, tmp_path / "own", max_steps=2))

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import pytest
 import torch
-from conftest import write_jsonl
+from conftest import examples, write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from terminal import terminal
@@ -70,7 +70,7 @@ SETS = st.lists(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     fit=st.integers(512, 10**6), longest=st.integers(8, 512), sets=SETS,
     run=st.builds(Run, st.integers(1, 8), st.integers(1, 4), st.none() | st.integers(600, 50_000)),
@@ -170,6 +170,7 @@ def measured_and_four_times_as_many(*folders: Path) -> tuple[Measured, tuple[int
     return measured, found.step(found._longest, 4 * measured.tokens // found.longest)
 
 
+@pytest.mark.slow
 def test_more_tokens_take_proportionally_more(starter, data, tmp_path):
     measured, (tokens, taken) = alone(measured_and_four_times_as_many, starter, data, tmp_path)
     assert measured.tokens >= probe.ENOUGH_ON_CPU
@@ -185,6 +186,7 @@ def taken_by_64_texts(*folders: Path, gradient_checkpointing: bool) -> int:
     return found.step(found._longest, 64)[1]
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_takes_less(starter, data, tmp_path):
     measures = (partial(taken_by_64_texts, gradient_checkpointing=on) for on in (False, True))
     without, with_it = (alone(measure, starter, data, tmp_path) for measure in measures)
@@ -261,6 +263,7 @@ def test_processes_on_one_cpu_share_its_memory():
 # The command
 
 
+@pytest.mark.slow
 def test_two_numbers_on_stdout_and_the_reason_on_stderr(starter, data, tmp_path):
     words = arguments(starter, data, tmp_path / "output", "--processes", "2", "--deepspeed", "ds.json")
     command = [sys.executable, "-m", "m3kit.training.batch_size", *words]
@@ -340,6 +343,7 @@ def test_json_stands_alone_on_stdout(starter, data, tmp_path):
     assert "\r" not in run.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal_the_probe_shows_that_it_works(starter, data, tmp_path, soon):
     with terminal() as shown:
         settle(arguments(starter, data, tmp_path / "output"))

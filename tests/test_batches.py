@@ -10,7 +10,7 @@ from pathlib import Path
 
 import datasets
 import pytest
-from conftest import read_jsonl, write_jsonl
+from conftest import examples, read_jsonl, write_jsonl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from m3kit.training import batches as batches_module
 from m3kit.training.batches import EpochSampler, generator
 from m3kit.training.layout import Candidate, lay_out
 
-FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EPOCHS = 3
 
 

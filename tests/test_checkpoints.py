@@ -6,6 +6,7 @@ import json
 
 import pytest
 from checkpoint_helpers import FILES, a_folder, damage, save, steps
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_hexdigest
@@ -37,7 +38,7 @@ def test_a_file_larger_than_a_chunk_is_hashed_whole(tmp_path, monkeypatch):
     assert flaw(folder) is None
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_damage_is_named_and_the_newest_intact_one_before_it_is_found(data):
     with a_folder() as output:
@@ -70,7 +71,7 @@ def test_damage_is_named_and_the_newest_intact_one_before_it_is_found(data):
         assert [said.split(":")[0] for said in passed_over] == [f"checkpoint-{n} is passed over" for n in newer]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_a_flipped_bit_of_the_seal_is_found_or_changes_nothing(place, bit):
     with a_folder() as output:
@@ -134,7 +135,7 @@ def test_other_names_are_no_checkpoints(tmp_path):
 # Rotation
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(
     st.dictionaries(st.integers(0, 20), st.booleans(), max_size=6),
     st.integers(1, 5),

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import random
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLE_DATA, KIT, write_jsonl
-from data_helpers import inspect
+from conftest import EXAMPLE_DATA, write_jsonl
+from data_helpers import call, inspect
 
 from m3kit.data.near import NEAR, bands, candidates, matches, similarity
 
@@ -175,8 +174,7 @@ def test_sentences_of_pairs_that_stand_in_the_evaluation_data(tmp_path, eval_dat
 
 
 def check(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "m3kit", "check", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=KIT, check=False)
+    return call("check", *arguments)
 
 
 def test_the_command_tells_what_it_found_and_fails_on_errors(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from conftest import examples
 from equivalence import make_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -52,7 +53,7 @@ def test_long_texts_are_cut(tokenizer):
     assert batch["teacher_scores"] is None
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 600), min_size=1, max_size=60),
     tokens=st.integers(1, 4000),

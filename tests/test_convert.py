@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 import pytest
+from conftest import examples
 from data_helpers import prepared
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from m3kit.errors import KitError
 # Few letters, so that queries and passages meet again and again.
 SHORT = st.text("abA ", min_size=1, max_size=2).filter(str.strip)
 PASSAGES = st.lists(SHORT, max_size=4)
-FEWER = settings(max_examples=60, deadline=None)  # each writes and reads files
+FEWER = settings(max_examples=examples(60), deadline=None)  # each writes and reads files
 
 
 def pairs(count: int, negative: bool = True) -> list[dict]:

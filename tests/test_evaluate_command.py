@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import mostly_slow
 from tiny import QUERIES, write_beir
 
 from m3kit.cli import main
@@ -178,7 +179,7 @@ def test_the_command_writes_a_table_a_sentence_and_metrics(model_folder, tmp_pat
     assert "no relevant passage: 1." in captured.err and "base: encoding 12 passages" in captured.err
 
 
-@pytest.mark.parametrize("missing", ["colbert_linear.pt", "sparse_linear.pt"])
+@pytest.mark.parametrize("missing", mostly_slow(["colbert_linear.pt", "sparse_linear.pt"]))
 def test_with_a_head_missing_only_dense_is_scored_and_that_is_said(model_folder, tmp_path, capsys, missing):
     headless = Path(shutil.copytree(model_folder, tmp_path / "headless"))
     (headless / missing).unlink()
@@ -208,6 +209,7 @@ def test_errors_end_the_command_with_a_sentence_and_write_nothing(tmp_path, caps
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_stdout_holds_the_table_alone_and_of_equal_passages_the_last_id_ranks_first(model_folder, tmp_path):
     passages = [json.dumps({"_id": key, "text": "river stone"}) for key in ("b", "c", "a")]
     queries = ['{"_id": "q", "text": "river"}']

@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
-from conftest import read_jsonl
+from conftest import examples, read_jsonl
 from data_helpers import check_counts, inspect
 from fuzz_oracle import BLANK, GOOD, check_agrees, is_good, verdict
 from fuzz_rows import CELLS, EDITS, FIRST, FOLDER, RECORDS, edited
@@ -30,19 +30,11 @@ from m3kit.errors import KitError
 
 # An example takes milliseconds; the limit is for what hangs, on a busy machine too.
 OPTIONS = {
+    "max_examples": examples(1500, 25),
     "deadline": timedelta(seconds=30),
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.data_too_large],
 }
-FEW, MANY = 120, 1500
 BOM = b"\xef\xbb\xbf"
-
-
-def few_and_many(check, *strategies, few: int = FEW):
-    """A property as two tests: with few examples, and with many, which is slow."""
-    return (
-        settings(max_examples=few, **OPTIONS)(given(*strategies)(check)),
-        pytest.mark.slow(settings(max_examples=MANY, **OPTIONS)(given(*strategies)(check))),
-    )
 
 
 def look(path: str, content: bytes, beside: dict[str, bytes] | None = None) -> tuple[list, list[dict], dict | None]:
@@ -100,7 +92,9 @@ def files_of_lines(draw) -> tuple[str, bytes]:
     return kind, start + end.join(lines) + draw(st.sampled_from([b"", end]))
 
 
-def json_lines(file: tuple[str, bytes]) -> None:
+@settings(**OPTIONS)
+@given(files_of_lines())
+def test_json_lines(file: tuple[str, bytes]) -> None:
     kind, content = file
     found = [(number, line, *verdict(kind, line)) for number, line in enumerate(content.split(b"\n"), start=1)]
     good = [record for _, _, what, record in found if what == GOOD]
@@ -110,9 +104,6 @@ def json_lines(file: tuple[str, bytes]) -> None:
     for row in made["rejected"] if made else []:
         if row["line"] in bad:
             assert row["row"] == bad[row["line"]].decode("utf-8", "backslashreplace")
-
-
-test_json_lines, test_json_lines_many = few_and_many(json_lines, files_of_lines(), few=400)
 
 
 # JSON arrays and Parquet: the structures alone
@@ -125,7 +116,9 @@ def arrays(draw) -> tuple[str, list, int | None, bool]:
     return kind, rows, draw(st.sampled_from([None, 1, 3])), draw(st.booleans())
 
 
-def json_array(array: tuple[str, list, int | None, bool]) -> None:
+@settings(**OPTIONS)
+@given(arrays())
+def test_json_array(array: tuple[str, list, int | None, bool]) -> None:
     kind, rows, indent, ascii_only = array
     content, lines = b"[\n", []
     for row in rows:
@@ -142,14 +135,13 @@ def json_array(array: tuple[str, list, int | None, bool]) -> None:
     check_agrees(kind, good, bad, sets, problems, made)
 
 
-test_json_array, test_json_array_many = few_and_many(json_array, arrays())
-
-
 TEXT = CELLS | st.none()
 PARQUET_ROWS = st.lists(st.tuples(TEXT, TEXT, st.none() | st.lists(TEXT, max_size=3)), max_size=8)
 
 
-def parquet(rows: list) -> None:
+@settings(**OPTIONS)
+@given(PARQUET_ROWS)
+def test_parquet(rows: list) -> None:
     rows = [("a query", "an answer", ["another"]), ("a second", "answered", None), *rows]
     records = [dict(zip(("query", "positive", "negative"), row, strict=True)) for row in rows]
     schema = pyarrow.schema(
@@ -162,16 +154,20 @@ def parquet(rows: list) -> None:
     check_agrees("retrieval", good, bad, *look("retrieval/rows.parquet", buffer.getvalue()))
 
 
-test_parquet, test_parquet_many = few_and_many(parquet, PARQUET_ROWS)
-
-
 # CSV
 
 
 CSV_ROWS = st.lists(st.lists(CELLS.filter(lambda cell: not cell.startswith("[")), max_size=4), max_size=8)
 
 
-def csv_file(rows: list, delimiter: str, end: str, quoting: int) -> None:
+@settings(**OPTIONS)
+@given(
+    CSV_ROWS,
+    st.sampled_from(",;\t"),
+    st.sampled_from(["\n", "\r\n"]),
+    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
+)
+def test_csv(rows: list, delimiter: str, end: str, quoting: int) -> None:
     rows = [["a query", "an answer", ""], ["a second", "answered", "wrong"], *rows]
     if any("\r" in cell for row in rows for cell in row):
         quoting = csv.QUOTE_ALL  # an older Python leaves CR without quotes
@@ -190,15 +186,6 @@ def csv_file(rows: list, delimiter: str, end: str, quoting: int) -> None:
             bad.append(line)
     name = "rows.tsv" if delimiter == "\t" else "rows.csv"
     check_agrees("retrieval", good, bad, *look(f"retrieval/{name}", text.getvalue().encode()))
-
-
-test_csv, test_csv_many = few_and_many(
-    csv_file,
-    CSV_ROWS,
-    st.sampled_from(",;\t"),
-    st.sampled_from(["\n", "\r\n"]),
-    st.sampled_from([csv.QUOTE_ALL, csv.QUOTE_MINIMAL]),
-)
 
 
 # Anything at all, under any name
@@ -229,10 +216,6 @@ NAMES = [f"rows.{kind}{packing}" for kind in ("jsonl", "ndjson", "json", "csv", 
 FOLDERS = ["retrieval", "sts", "classification-no_in_batch_neg", "clustering"]
 
 
-def any_bytes(folder: str, name: str, first: bytes, content: bytes) -> None:
-    look(f"{folder}/{name}", first + content)
-
-
 STARTS = [
     b"",
     b"[",
@@ -245,35 +228,34 @@ STARTS = [
     b"query,positive\n",
     b"text\tlabel\n",
 ]
-test_any_bytes, test_any_bytes_many = few_and_many(
-    any_bytes, st.sampled_from(FOLDERS), st.sampled_from(NAMES), st.sampled_from(STARTS), st.binary(max_size=300)
-)
 
 
-def damaged(name: str, one: str, other: str, edits: list) -> None:
-    look(f"retrieval/{name}", edited(WHOLE[one] + WHOLE[other], edits))
+@settings(**OPTIONS)
+@given(st.sampled_from(FOLDERS), st.sampled_from(NAMES), st.sampled_from(STARTS), st.binary(max_size=300))
+def test_any_bytes(folder: str, name: str, first: bytes, content: bytes) -> None:
+    look(f"{folder}/{name}", first + content)
 
 
-test_damaged, test_damaged_many = few_and_many(
-    damaged,
+@settings(**OPTIONS)
+@given(
     st.sampled_from(NAMES),
     st.sampled_from(sorted(WHOLE)),
     st.sampled_from(["nothing", "nothing", *sorted(WHOLE)]),
     EDITS,
-    few=250,
 )
-
-
-def labels_json(content: bytes) -> None:
-    rows = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y_z"}\n'
-    _, problems, made = look("classification-no_in_batch_neg/rows.jsonl", rows, {"labels.json": content})
-    if made is None:
-        assert any(problem["file"].endswith("labels.json") for problem in problems) or b'"' in content
+def test_damaged(name: str, one: str, other: str, edits: list) -> None:
+    look(f"retrieval/{name}", edited(WHOLE[one] + WHOLE[other], edits))
 
 
 DESCRIPTIONS = st.dictionaries(st.sampled_from(["x", "y_z", "other"]), CELLS | st.integers() | st.none()).map(
     lambda value: json.dumps(value).encode()
 )
-test_labels_json, test_labels_json_many = few_and_many(
-    labels_json, st.binary(max_size=60) | DESCRIPTIONS | st.builds(edited, DESCRIPTIONS, EDITS)
-)
+
+
+@settings(**OPTIONS)
+@given(st.binary(max_size=60) | DESCRIPTIONS | st.builds(edited, DESCRIPTIONS, EDITS))
+def test_labels_json(content: bytes) -> None:
+    rows = b'{"text": "a", "label": "x"}\n{"text": "b", "label": "y_z"}\n'
+    _, problems, made = look("classification-no_in_batch_neg/rows.jsonl", rows, {"labels.json": content})
+    if made is None:
+        assert any(problem["file"].endswith("labels.json") for problem in problems) or b'"' in content

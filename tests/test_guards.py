@@ -90,6 +90,7 @@ def fails(words: list[str], processes: int = 1) -> str:
     return log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_run_that_blows_up_says_so_and_saves_nothing_of_it(starter, tmp_path, processes):
     words = arguments(starter, write_rows(tmp_path / "rows"), tmp_path / "output", learning_rate=1e30, save_steps=1000)
@@ -99,6 +100,7 @@ def test_a_run_that_blows_up_says_so_and_saves_nothing_of_it(starter, tmp_path, 
     assert not list((tmp_path / "output").glob("checkpoint-*"))
 
 
+@pytest.mark.slow
 def test_a_dead_sparse_head_is_named(starter, tmp_path):
     model = tmp_path / "model"
     model.mkdir()

@@ -124,7 +124,7 @@ def held_out_rows(tmp_path: Path, task: str) -> list[dict]:
 
 def test_every_label_keeps_two_rows(tmp_path):
     generator = random.Random(2)
-    rows = [{"text": sentence(generator), "label": f"l{n % 200}"} for n in range(600)]
+    rows = [{"text": sentence(generator), "label": f"l{n % 100}"} for n in range(300)]
     write_jsonl(tmp_path / "clustering" / "train.jsonl", rows)
     _, written = run(tmp_path / "clustering", tmp_path / "prepared", holdout=0.5)
     kept = {same_text(row["query"]) for row in written["clustering-no_in_batch_neg/train.jsonl"]}
@@ -135,7 +135,7 @@ def test_every_label_keeps_two_rows(tmp_path):
 
 
 def test_what_is_held_out_depends_on_texts_and_seed_alone(tmp_path):
-    rows = retrieval_rows(600)
+    rows = retrieval_rows(300)
     chosen = []
     for number, (order, seed) in enumerate([(rows, 42), (rows[::-1], 42), (rows, 43)]):
         write_jsonl(tmp_path / str(number) / "retrieval" / "train.jsonl", order)

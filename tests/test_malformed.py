@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import KIT, read_jsonl
-from data_helpers import check_counts, inspect
+from data_helpers import call, check_counts, inspect
 from malformed import CASES
 from malformed_case import Case
 
@@ -26,7 +26,9 @@ from m3kit.errors import KitError
 PROBLEM = re.compile(r"(?:(labels\.json:))?(\d+) (.*)")
 
 
-@pytest.fixture(params=CASES, ids=[case.name for case in CASES])
+@pytest.fixture(
+    params=[pytest.param(case, id=case.name, marks=[pytest.mark.slow] if n % 3 else []) for n, case in enumerate(CASES)]
+)
 def case(request) -> Case:
     return request.param
 
@@ -146,9 +148,9 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 # The real command line
 
 
-def command(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
+def command(*arguments: str | Path) -> subprocess.CompletedProcess:
     argv = [sys.executable, "-m", "m3kit", *arguments]
-    env = {"PYTHONPATH": str(KIT), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", **environment}
+    env = {"PYTHONPATH": str(KIT), "PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(argv, capture_output=True, cwd=KIT, env=env, timeout=100, check=False)
     assert b"Traceback" not in done.stdout + done.stderr
     return done
@@ -173,6 +175,7 @@ def late_of_sets(case: Case) -> list[str]:
     return [problem for problem in case.late if not problem.endswith("no-negative")]
 
 
+@pytest.mark.slow
 def test_check_of_all_at_once(whole_folder):
     root, cases = whole_folder
     done = command("check", root, "--json")
@@ -195,6 +198,7 @@ def test_check_of_all_at_once(whole_folder):
     assert len(plain.stdout) < 500_000
 
 
+@pytest.mark.slow
 def test_prepare_of_all_at_once(whole_folder, tmp_path):
     root, _cases = whole_folder
     for skip in ([], ["--skip-bad-rows"]):
@@ -234,15 +238,14 @@ def test_check_on_the_command_line(name, arguments, status, tmp_path):
     name = name if any(case.name == name for case in CASES) else f"a line with {name}"
     file = placed(name, tmp_path)
     for more in ([], ["--json"]):
-        done = command("check", file, *arguments, *more)
-        assert (done.returncode, done.stderr) == (status, b"")
-        said = done.stdout.decode()
+        done = call("check", file, *arguments, *more)
+        assert (done.returncode, done.stderr) == (status, "")
         if more:
-            found = json.loads(said)
+            found = json.loads(done.stdout)
             assert (found["errors"] > 0) == (status == 1)
             assert found["errors"] == sum(problem["severity"] == "error" for problem in found["problems"])
         else:
-            assert ("found:" in said) and (f"error: {file.parent}" in said) == (status == 1)
+            assert ("found:" in done.stdout) and (f"error: {file.parent}" in done.stdout) == (status == 1)
 
 
 def test_check_refuses_a_name_that_is_not_utf_8(tmp_path):
@@ -253,21 +256,18 @@ def test_check_refuses_a_name_that_is_not_utf_8(tmp_path):
 
 @pytest.mark.parametrize("name", ["a" * 300, "a/" * 3000, "a\udce9"])
 def test_a_path_that_can_be_none_is_refused(name):
-    done = command("check", name)
+    done = call("check", name)
     assert done.returncode == 1
-    assert re.match(b"m3kit check: (cannot look at|no such file)", done.stderr)
+    assert re.match("m3kit check: (cannot look at|no such file)", done.stderr)
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "ascii", "utf-8"])
 def test_a_terminal_of_any_encoding_will_do(encoding, tmp_path):
     file = tmp_path / "行.jsonl"
     file.write_text('{"text": "文字", "label": "文"}\n{"text": "b", "label": "c"}\n', "utf-8")
-    done = command("check", file, "--task", "classification", PYTHONIOENCODING=encoding)
-    assert (done.returncode, b"found: 2 warnings" in done.stdout) == (0, True)
-    done = command("check", file, "--task", "classification", "--json", PYTHONIOENCODING=encoding)
-    assert json.loads(done.stdout.decode("utf-8"))["problems"][0]["what"] == "label '文' has this row only"
-    done = command(
-        "prepare", "--train_data", file, "--task", "classification", "--output_dir", tmp_path / "文",
-        PYTHONIOENCODING=encoding,
-    )  # fmt: skip
-    assert done.returncode == 0
+    done = call("check", file, "--task", "classification", encoding=encoding)
+    assert (done.returncode, "found: 2 warnings" in done.stdout) == (0, True)
+    done = call("check", file, "--task", "classification", "--json", encoding=encoding)
+    assert json.loads(done.stdout)["problems"][0]["what"] == "label '文' has this row only"
+    words = ["--train_data", file, "--task", "classification", "--output_dir", tmp_path / "文"]
+    assert call("prepare", *words, encoding=encoding).returncode == 0

@@ -45,8 +45,11 @@ def test_a_downloaded_model_is_found_in_the_cache(tmp_path):
     assert find_config("someone/model", cache_dir=str(tmp_path)).hidden_size == 384
 
 
-def test_the_command_prints_table_and_verdict(starter, capsys):
-    assert memory.run(arguments("--model_name_or_path", str(starter), "--device", "cpu", "--precision", "fp32")) is None
+def test_the_command_prints_table_and_verdict(model_folder, capsys):
+    assert (
+        memory.run(arguments("--model_name_or_path", str(model_folder), "--device", "cpu", "--precision", "fp32"))
+        is None
+    )
     first, worst, _, heading, *rows, verdict = capsys.readouterr().out.splitlines()
     assert "2 queries with 8 passages" in first and "fp32" in first
     assert worst.startswith("The worst case: all texts as long as query_max_len (512 tokens)")
@@ -64,6 +67,7 @@ def test_the_command_prints_table_and_verdict(starter, capsys):
     assert verdict.startswith("It ")
 
 
+@pytest.mark.slow
 def test_json_has_what_the_table_has(starter, capsys):
     words = ["--model_name_or_path", str(starter), "--device", "cpu", "--per_device_train_batch_size", "auto"]
     memory.run(arguments(*words))
@@ -82,6 +86,7 @@ def test_json_has_what_the_table_has(starter, capsys):
     assert found["batch_size_is_auto"] and not found["is_estimate"]
 
 
+@pytest.mark.slow
 def test_on_a_terminal_planning_shows_a_bar(starter, capsys, soon):
     with terminal() as shown:
         memory.run(arguments("--model_name_or_path", str(starter), "--device", "cpu", "--json"))
@@ -90,6 +95,7 @@ def test_on_a_terminal_planning_shows_a_bar(starter, capsys, soon):
     json.loads(capsys.readouterr().out)
 
 
+@pytest.mark.slow
 def test_an_automatic_batch_is_planned_as_two_and_said_so(starter, capsys):
     memory.run(arguments("--model_name_or_path", str(starter), "--per_device_train_batch_size", "auto"))
     out = capsys.readouterr().out

@@ -9,6 +9,7 @@ import weakref
 
 import pytest
 import torch
+from conftest import mostly_slow
 from equivalence import Plain, assert_same, collate, collate_sorted, load, losses_and_gradients, make_rows, mean
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -56,7 +57,7 @@ def test_t2_flagembedding_leaves_one_candidate_with_fewer(starter, group_size):
 @pytest.mark.parametrize("teacher", TEACHERS)
 @pytest.mark.parametrize(
     ("unified", "rows", "group_size"),
-    [(True, 4, 3), (True, 3, 3), (True, 2, 4), (True, 3, 2), (True, 1, 3), (False, 4, 3)],
+    mostly_slow([(True, 4, 3), (True, 3, 3), (True, 2, 4), (True, 3, 2), (True, 1, 3), (False, 4, 3)]),
 )
 def test_t2_without_in_batch_negatives_every_loss_is_over_the_group(starter, rows, group_size, unified, teacher):
     """In 64 bits, which have no rounding to speak of. These are the losses with m3_kd_loss too."""
@@ -87,9 +88,17 @@ def test_t3_flagembedding_cannot_put_sub_batches_of_different_lengths_together(s
 
 @pytest.mark.parametrize(
     ("size", "by_collator", "multiple", "alone"),
-    [(size, True, multiple, False) for size in (1, 2, 4, 64) for multiple in (None, 8)]
-    + [(size, False, None, False) for size in (2, 7)]
-    + [(2, True, None, True)],
+    mostly_slow(
+        [(2, True, 8, False), (2, False, None, False), (2, True, None, True)]
+        + [
+            (size, True, multiple, False)
+            for size in (1, 2, 4, 64)
+            for multiple in (None, 8)
+            if (size, multiple) != (2, 8)
+        ]
+        + [(7, False, None, False)],
+        3,
+    ),
 )
 def test_t3_sub_batches_come_to_the_same_as_the_undivided_batch(starter, size, by_collator, multiple, alone):
     """``by_collator``: each is padded to its own longest text. Otherwise the model divides the batch."""
@@ -110,8 +119,8 @@ def test_t3_sub_batches_pool_as_the_undivided_batch(starter, pooling):
     assert_same(losses_and_gradients(model, collate(model, rows, sub_batch_size=2)), expected, 1e-5)
 
 
-@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("unified", [False, True])
+@pytest.mark.parametrize("precision", mostly_slow([torch.float32, torch.bfloat16]))
+@pytest.mark.parametrize("unified", mostly_slow([True, False]))
 def test_t3_vectors_computed_again_are_those_of_the_first_time(starter, unified, precision):
     """With dropout, and in 16 bits: the same sub-batches, computed once, have the same gradients."""
     found = []
@@ -177,7 +186,7 @@ def growth(cls, starter, unified: bool, sub_batch_size: int) -> int:
     return peaks[1] - peaks[0]
 
 
-@pytest.mark.parametrize("unified", [False, True])
+@pytest.mark.parametrize("unified", mostly_slow([True, False]))
 def test_t3_one_sub_batch_at_a_time_takes_memory(starter, unified):
     """More texts take that of their vectors and scores, which is hardly any of what their gradients need."""
     undivided = growth(Plain, starter, unified, -1)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import EXAMPLE_DATA, KIT, read_jsonl, write_jsonl
-from data_helpers import PAIRS, check_counts, run
+from data_helpers import PAIRS, call, check_counts
 from terminal import terminal
 
 from m3kit.data.prepare import prepare
@@ -21,7 +21,7 @@ LABELLED = [{"text": f"text {i}", "label": "ab"[i % 2]} for i in range(6)]
 
 
 def test_the_example_data_prepares_into_one_folder_a_task(tmp_path):
-    done = run("--train_data", EXAMPLE_DATA, "--output_dir", tmp_path / "prepared")
+    done = call("prepare", "--train_data", EXAMPLE_DATA, "--output_dir", tmp_path / "prepared")
     assert done.returncode == 0, done.stderr
     folders = [Path(line) for line in done.stdout.split("\n") if line]
     assert [folder.name for folder in folders] == [
@@ -39,7 +39,7 @@ def test_the_example_data_prepares_into_one_folder_a_task(tmp_path):
 
 def test_json_has_the_folders_and_the_manifest_s_counts(tmp_path):
     words = ("--train_data", EXAMPLE_DATA, "--output_dir", tmp_path / "prepared", "--holdout", 0.1)
-    plain, done = run(*words), run(*words, "--json")
+    plain, done = (call("prepare", *words, *more) for more in ([], ["--json"]))
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["folders"] == plain.stdout.split()
@@ -50,10 +50,11 @@ def test_json_has_the_folders_and_the_manifest_s_counts(tmp_path):
     for entry in found["sets"]:
         check_counts(entry)
     assert (Path(found["eval_data"]) / "queries.jsonl").is_file()
-    refused = run("--train_data", tmp_path / "gone", "--output_dir", tmp_path / "no", "--json")
+    refused = call("prepare", "--train_data", tmp_path / "gone", "--output_dir", tmp_path / "no", "--json")
     assert (refused.returncode, refused.stdout) == (1, "") and refused.stderr
 
 
+@pytest.mark.slow
 def test_on_a_terminal_a_bar_tells_what_is_done_and_a_file_has_none(tmp_path, soon, capsys):
     rows = [{"query": f"query {i}", "positive": f"passage {i} " * 20} for i in range(1200)]
     write_jsonl(tmp_path / "retrieval" / "rows.jsonl", rows)
@@ -97,7 +98,7 @@ def test_every_problem_is_named_and_nothing_is_written(tmp_path):
     first = write_jsonl(tmp_path / "retrieval" / "a.jsonl", [*PAIRS, {"query": "q", "positive": []}])
     second = tmp_path / "retrieval" / "b.jsonl"
     second.write_text("no json\n")
-    done = run("--train_data", tmp_path / "retrieval", "--output_dir", tmp_path / "prepared")
+    done = call("prepare", "--train_data", tmp_path / "retrieval", "--output_dir", tmp_path / "prepared")
     assert done.returncode == 1
     assert done.stdout == ""
     assert f'{first}:5: "positive" is an empty list' in done.stderr
@@ -148,7 +149,7 @@ def test_files_of_one_name_do_not_overwrite_each_other(tmp_path):
 def test_paths_may_hold_any_character(tmp_path):
     folder = tmp_path / "with space, 'quotes' [brackets] and 文字" / "retrieval"
     write_jsonl(folder / "my [rows].jsonl", PAIRS)
-    done = run("--train_data", folder, "--output_dir", folder.parent / "prepared")
+    done = call("prepare", "--train_data", folder, "--output_dir", folder.parent / "prepared")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{folder.parent}/prepared/retrieval\n"
 

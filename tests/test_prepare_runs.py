@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import KIT, write_jsonl
 from data_helpers import run
 
@@ -14,6 +15,7 @@ from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
 
 
+@pytest.mark.slow
 def test_same_input_and_seed_give_the_same_bytes(tmp_path):
     written = []
     for number in ("0", "1"):
@@ -47,6 +49,7 @@ def many_rows(tmp_path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
     data = many_rows(tmp_path)
     prepare([data], tmp_path / "one", Settings(holdout=0.05))
@@ -103,6 +106,7 @@ def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
     assert is_kept(seed=7)
 
 
+@pytest.mark.slow
 def test_the_benchmark_measures_both(tmp_path):
     output = tmp_path / "results.json"
     command = [sys.executable, "benchmarks/prepare.py", "--rows", "3000", "--output", output, "--", "--holdout", "0.05"]

@@ -7,12 +7,15 @@ import re
 from random import Random
 
 import pytest
+from conftest import mostly_slow
 from report_helpers import make_log, make_manifest, make_metrics, make_run, write_run
 from report_reading import measured_numbers, report, words
 
 from m3kit.__main__ import main
 from m3kit.errors import KitError
+from m3kit.report.card import make_card
 from m3kit.report.command import make_report
+from m3kit.report.record import read_record
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
@@ -31,7 +34,7 @@ SHAPES = {
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_figure_of_metrics_json_stands_in_the_page(tmp_path, shape):
     metrics = SHAPES[shape]
-    page = report(write_run(tmp_path / "run", metrics=metrics))
+    page = words(write_run(tmp_path / "run", metrics=metrics))
     found = {place: json.loads(exact) for place, (exact, _) in page.figures.items() if place}
     wanted = measured_numbers(metrics)
     assert {place: found.get(place) for place in wanted} == wanted
@@ -39,6 +42,14 @@ def test_every_figure_of_metrics_json_stands_in_the_page(tmp_path, shape):
     for place, (exact, shown) in page.figures.items():
         if place.startswith(("models/", "bm25/", "general/models/")) and "seconds" not in place:
             assert shown in (f"{float(exact):.3f}", f"{float(exact):g}"), place
+
+
+@pytest.mark.slow
+def test_every_shape_of_metrics_json_has_its_plots(tmp_path):
+    for shape, metrics in SHAPES.items():
+        folder = write_run(tmp_path / shape, metrics=metrics)
+        page = report(folder)
+        assert page.figures == words(folder).figures and page.all("svg"), shape
 
 
 def test_changes_shown_add_up(whole_page):
@@ -59,11 +70,12 @@ def test_the_verdict_is_the_evaluations_own(whole_run, whole_page):
 
 
 def test_a_worse_model_is_called_worse_and_no_success(tmp_path):
-    page = report(write_run(tmp_path / "run", metrics=make_metrics(gain=-0.15)))
+    folder = write_run(tmp_path / "run", metrics=make_metrics(gain=-0.15))
+    page = words(folder)
     assert page.headings[1] == (2, "▼ Worse")
     verdict = next(found for tag, found in page.tags if tag == "section" and found.get("id") == "verdict")
     assert verdict["class"] == "verdict worse"
-    card = (tmp_path / "run" / "README.md").read_text("utf-8")
+    card = make_card(read_record(folder))
     assert "**Worse.**" in card and "**Better" not in card
 
 
@@ -137,7 +149,7 @@ def test_a_whole_run_misses_nothing(whole_page):
     assert "What is missing" not in whole_page.said
 
 
-@pytest.mark.parametrize("piece", ["metrics", "run", "log", "manifest"])
+@pytest.mark.parametrize("piece", mostly_slow(["log", "metrics", "run", "manifest"]))
 def test_one_piece_alone_makes_a_report(tmp_path, piece):
     none = dict.fromkeys(("metrics", "run", "log", "manifest", "problems"))
     none.pop(piece)
@@ -147,7 +159,7 @@ def test_one_piece_alone_makes_a_report(tmp_path, piece):
 
 def test_a_stopped_run_says_why_and_what_to_do(tmp_path):
     run = make_run("stopped")
-    page = report(write_run(tmp_path / "run", metrics=None, run=run, log=make_log(41, 0)))
+    page = words(write_run(tmp_path / "run", metrics=None, run=run, log=make_log(41, 0)))
     assert "The training stopped before its end: the loss is not finite (nan) after step 41." in page.said
     assert "It had logged 41 steps. Run the same command again" in page.said
     assert "Went on from step 30" in page.said and "precision bf16 instead of fp16" in page.said
@@ -215,7 +227,7 @@ def places(value, *path):
         yield from places(inner, *path, key)
 
 
-@pytest.mark.parametrize("seed", range(60))
+@pytest.mark.parametrize("seed", mostly_slow(range(60), 12))
 def test_whatever_is_wrong_in_the_files_there_is_a_page_or_a_sentence(tmp_path, seed):
     random = Random(seed)
     pieces = {"metrics": make_metrics(), "run": make_run("stopped"), "manifest": make_manifest(), "log": make_log(12)}
@@ -256,6 +268,7 @@ def test_plots_are_files_too_and_nothing_half_written_stays(whole_run, whole_pag
     assert not [path for path in whole_run.rglob("*.tmp")]
 
 
+@pytest.mark.slow
 def test_plots_of_an_earlier_report_go(tmp_path):
     folder = write_run(tmp_path / "run")
     make_report(folder)
@@ -266,6 +279,7 @@ def test_plots_of_an_earlier_report_go(tmp_path):
     assert "loss.svg" not in left and "loss.png" not in left and {"mine.svg", "scores.svg"} <= left
 
 
+@pytest.mark.slow
 def test_the_command_says_where_things_are(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
     assert main(["report", "--output_dir", str(folder)]) == 0
@@ -286,6 +300,7 @@ def test_the_command_wants_one_folder(tmp_path, capsys):
     assert "m3kit report outputs/mine" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_in_is_named(tmp_path):
     folder = write_run(tmp_path / "run")
     (folder / "plots").write_text("a file where the folder would be")

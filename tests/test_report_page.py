@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from conftest import KIT
 from report_metrics import ARABIC, LONG_WORD
 
@@ -99,6 +100,7 @@ def test_what_users_wrote_stays_text(whole_page):
     assert whole_page.headings[0] == (1, "mein 'Lauf' [1] & <b>")
 
 
+@pytest.mark.slow
 def test_the_same_input_gives_the_same_bytes(whole_run, whole_page, tmp_path):
     def files() -> dict[str, bytes]:
         made = [whole_run / "report.html", whole_run / "README.md", *sorted((whole_run / "plots").iterdir())]

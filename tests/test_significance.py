@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap, permutation_test, rankdata, spearmanr
@@ -143,6 +144,7 @@ def test_p_below_5_percent_decides():
 # ---- how often it is wrong: where there is no difference, about 5 % ------------------------------------------------
 
 
+@pytest.mark.slow
 def test_means_false_positives_and_power():
     draw = random(9)
     first, noise = draw.normal(size=(2, 2000, 50))
@@ -165,6 +167,7 @@ def fewer(monkeypatch):
     monkeypatch.setattr(significance, "RESAMPLES", 499)
 
 
+@pytest.mark.slow
 def test_spearman_false_positives_and_power(fewer):
     draw = random(11)
     null, found = [], []
@@ -177,6 +180,7 @@ def test_spearman_false_positives_and_power(fewer):
     assert 0.03 < np.mean(null) < 0.08 and np.mean(found) > 0.7
 
 
+@pytest.mark.slow
 def test_v_measure_false_positives_power_and_coverage():
     draw = random(12)
 
@@ -206,7 +210,7 @@ def test_few_items_prove_nothing_about_v_measures():
 few = st.integers(0, 4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.tuples(few, few), min_size=2, max_size=30))
 def test_v_measure_of_all_items_and_without_each_is_scikit_learns(rows):
     labels, clusters = map(np.array, zip(*rows, strict=True))
@@ -217,7 +221,7 @@ def test_v_measure_of_all_items_and_without_each_is_scikit_learns(rows):
         assert value == pytest.approx(expected, abs=1e-9)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.tuples(few, few, few), min_size=2, max_size=30), st.integers(0, 2**32 - 1))
 def test_spearman_of_resampled_items_is_scipys(rows, seed):
     gold, first, second = map(np.array, zip(*rows, strict=True))

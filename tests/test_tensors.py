@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
-from conftest import write_jsonl
+from conftest import mostly_slow, write_jsonl
 from runs import arguments
 from test_trainer import runner
 from transformers import AutoTokenizer
@@ -22,17 +22,20 @@ LABELLED = [{"text": f"query {i} moon", "label": ["river", "stone"][i % 2]} for 
 
 @pytest.mark.parametrize(
     ("folder", "rows", "settings", "batch", "group"),
-    [
-        ("native", ROWS, {}, 4, 3),
-        ("native", ROWS, {"sub_batch_size": 3}, 4, 3),
-        ("native", ROWS, {"gradient_checkpointing": True, "sub_batch_size": 3}, 4, 3),
-        ("native", ROWS, {"same_dataset_within_batch": False}, 4, 3),
-        ("native", ROWS, {"unified_finetuning": False, "sub_batch_size": 2}, 4, 3),
-        ("native-no_in_batch_neg", ROWS, {}, 8, 3),
-        ("native-no_in_batch_neg", ROWS, {"sub_batch_size": 5}, 8, 3),
-        ("retrieval", ONE_NEGATIVE, {"train_group_size": 8}, 4, 2),
-        ("classification-no_in_batch_neg", LABELLED, {"train_group_size": 8}, 4, 2),
-    ],
+    mostly_slow(
+        [
+            ("native", ROWS, {"gradient_checkpointing": True, "sub_batch_size": 3}, 4, 3),
+            ("classification-no_in_batch_neg", LABELLED, {"train_group_size": 8}, 4, 2),
+            ("native", ROWS, {}, 4, 3),
+            ("native", ROWS, {"sub_batch_size": 3}, 4, 3),
+            ("native", ROWS, {"same_dataset_within_batch": False}, 4, 3),
+            ("native", ROWS, {"unified_finetuning": False, "sub_batch_size": 2}, 4, 3),
+            ("native-no_in_batch_neg", ROWS, {}, 8, 3),
+            ("native-no_in_batch_neg", ROWS, {"sub_batch_size": 5}, 8, 3),
+            ("retrieval", ONE_NEGATIVE, {"train_group_size": 8}, 4, 2),
+        ],
+        2,
+    ),
 )
 def test_texts_are_whole_and_losses_finite(starter, tmp_path, monkeypatch, folder, rows, settings, batch, group):
     prepared = tmp_path / "prepared"

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transcode_helpers import COMPLETE, PACK, Read, fresh, jsonl, parquet
@@ -129,7 +130,7 @@ STARTS = [b"", b"[", b"{", b"PAR1", b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xef\xbb
 PIECES = st.sampled_from([b'"', b"[", b"]", b"{", b"}", b",", b"\n", b"\r", b"\\", b"\0", b"a", b" ", b"\xc3\xa9"])
 
 
-@settings(max_examples=400, deadline=5000)
+@settings(max_examples=examples(400), deadline=5000)
 @given(
     kind=st.sampled_from(KINDS),
     start=st.sampled_from(STARTS),
@@ -142,7 +143,7 @@ def test_any_bytes_give_lines_or_named_problems(tmp_path_factory, kind, start, r
     assert read.result is not None or read.problems
 
 
-@settings(max_examples=200, deadline=5000)
+@settings(max_examples=examples(200), deadline=5000)
 @given(at=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), max_size=4), end=st.floats(0, 1))
 def test_any_damage_to_a_parquet_file_gives_rows_or_named_problems(tmp_path_factory, at, end):
     content = bytearray(parquet({"query": [f"query {n}" for n in range(50)], "score": [n / 7 for n in range(50)]}))

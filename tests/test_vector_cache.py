@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import mostly_slow
 from tiny import PASSAGES
 
 from m3kit.evaluation import vector_cache
@@ -63,7 +64,7 @@ def test_of_a_changed_corpus_only_what_is_new_is_encoded(model_folder, tmp_path)
 
 
 @pytest.mark.parametrize(
-    "changed", [{"passage_max_len": 8}, {"pooling_method": "mean"}, {"normalize_embeddings": False}]
+    "changed", mostly_slow([{"pooling_method": "mean"}, {"passage_max_len": 8}, {"normalize_embeddings": False}])
 )
 def test_other_settings_find_nothing(model_folder, tmp_path, changed):
     encode(model_folder, tmp_path)
@@ -86,7 +87,7 @@ def test_a_query_is_not_a_passage(model_folder, tmp_path):
     assert encode(model_folder, tmp_path, kind="dense")[1] == 0
 
 
-@pytest.mark.parametrize("damage", ["garbage", "folder is a file", "broken vector"])
+@pytest.mark.parametrize("damage", mostly_slow(["garbage", "folder is a file", "broken vector"]))
 def test_a_cache_that_cannot_be_used_is_told_and_does_without(model_folder, tmp_path, capsys, damage):
     cache = tmp_path / "cache"
     good, *_ = encode(model_folder, cache)
