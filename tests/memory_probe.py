@@ -81,7 +81,7 @@ def make_model(wanted: dict) -> EncoderOnlyEmbedderM3Model:
         model.model.pooler.requires_grad_(False)
     if wanted["gradient_checkpointing"]:
         model.enable_input_require_grads()
-        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     return model.train()
 
 

@@ -144,7 +144,7 @@ def test_t3_vectors_computed_again_are_those_of_the_first_time(starter, unified,
 def test_t3_sub_batches_and_gradient_checkpointing(starter, reentrant):
     expected, model = (load(cls, starter) for cls in (Plain, M3Model))
     model.enable_input_require_grads()
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": reentrant})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
     rows = make_rows(5, 3)
     expected = losses_and_gradients(expected, collate(expected, rows))
     assert_same(losses_and_gradients(model, collate(model, rows, sub_batch_size=2)), expected, 1e-5)

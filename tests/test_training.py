@@ -43,6 +43,17 @@ def test_s4_a_model_with_one_head_is_refused(starter, tmp_path):
         runner_for(model, data, tmp_path / "output")
 
 
+@pytest.mark.filterwarnings("error::FutureWarning")
+@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
+def test_checkpointing_has_two_names_and_nothing_warns_of_either(starter, tmp_path, name):
+    data = write_jsonl(tmp_path / "rows.jsonl", native(4, prompt=""))
+    kwargs = {f"{name}_kwargs": {"use_reentrant": False}}
+    run = runner_for(starter, data, tmp_path / "output", max_steps=1, **{name: True}, **kwargs)
+    assert run.training_args.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    run.run()
+    assert run.model.model.is_activation_checkpointing
+
+
 def test_a_model_that_is_neither_folder_nor_name_is_named(tmp_path):
     data = write_jsonl(tmp_path / "rows.jsonl", native(4, prompt=""))
     with pytest.raises(KitError, match="there is no model at"):

@@ -67,4 +67,9 @@ class TrainingArguments(_WithSettings):
         # No parameter is left out of the loss (the runner freezes those that never count), so DDP need not search.
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters: bool | None = False
+        # The kit goes by transformers' older name, of which it would warn.
+        if self.activation_checkpointing is None:
+            self.activation_checkpointing = self.gradient_checkpointing
+        if self.activation_checkpointing_kwargs is None:
+            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
         super().__post_init__()

@@ -141,7 +141,7 @@ def _make_model(config: PreTrainedConfig, step: Step) -> EncoderOnlyEmbedderM3Mo
         encoder.requires_grad_(False)
     if step.gradient_checkpointing:
         model.enable_input_require_grads()
-        encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        encoder.activation_checkpointing_enable({"use_reentrant": False})
     if step.device != "cpu":
         for module in [module for module in model.modules() if type(module) is nn.Dropout]:
             module.__class__ = GpuDropout

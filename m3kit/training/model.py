@@ -77,6 +77,10 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     teacher_temperature = 1.0
     teacher_normalisation = "none"
 
+    def activation_checkpointing_enable(self, **kwargs) -> None:
+        """transformers' name for what FlagEmbedding has as ``gradient_checkpointing_enable``."""
+        self.model.activation_checkpointing_enable(**kwargs)
+
     def forward(self, queries=None, passages=None, teacher_scores=None, no_in_batch_neg_flag=False) -> M3Output:
         """The loss of a batch; none outside of training. ``teacher_scores`` is a flat list of B·G numbers, or grades.
 

@@ -104,7 +104,7 @@ class Probe(Runner):
         model.sub_batch_tokens, model.sub_batch_size = NO_LIMIT, -1
         if args.gradient_checkpointing:
             kwargs = dict(args.gradient_checkpointing_kwargs or {})
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=kwargs or None)
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs=kwargs or None)
         with self._fitting():
             model.to(args.device, self.dtype if self.dtype and not self.casts else None).train()
         # Gradients are accounted for as a whole. That of the words, made last, would hide what the texts take.

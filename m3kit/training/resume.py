@@ -25,6 +25,8 @@ UNSAID = (
     "push_to_hub*",
     "project",
     "trackio_*",
+    # gradient_checkpointing says it.
+    "activation_checkpointing*",
     "do_train",
     "do_eval",
     "do_predict",
