@@ -10,8 +10,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-# pytrec_eval has no cut-off for RR: ir-measures then uses its own copy of MS MARCO's script for RR@10.
-MEASURES = {"nDCG@10": "nDCG@10", "MRR@10": "RR@10", "recall@10": "R@10", "recall@100": "R@100", "MAP": "AP"}
+# As ir-measures calls them, with cut-offs; its parser of "RR@10" fails on Python 3.14. pytrec_eval has no cut-off for
+# RR: ir-measures then uses its own copy of MS MARCO's script.
+MEASURES = {
+    "nDCG@10": ("nDCG", 10),
+    "MRR@10": ("RR", 10),
+    "recall@10": ("R", 10),
+    "recall@100": ("R", 100),
+    "MAP": ("AP", None),
+}
 HEADLINE = "nDCG@10"
 SCORES = ("dense", "sparse", "colbert", "hybrid")
 
@@ -36,7 +43,11 @@ def measure(
     }
     places = {query: place for place, query in enumerate(rankings)}
     values = {name: np.zeros(len(places)) for name in names}
-    wanted = {ir_measures.parse_measure(MEASURES[name]): name for name in names}
+    wanted = {}
+    for name in names:
+        kind, cutoff = MEASURES[name]
+        metric = getattr(ir_measures, kind)
+        wanted[metric @ cutoff if cutoff else metric] = name
     if run:
         asked = {query: dict(qrels[query]) for query in run}
         for metric in ir_measures.iter_calc(list(wanted), asked, run):

@@ -31,6 +31,8 @@ WORDY = (
 
 
 def main() -> int:
+    # Python 3.14 would start those that make batches afresh: half a minute and 1 GB each, in every epoch.
+    multiprocessing.set_start_method("fork", force=True)
     code = _train()
     if code == 1:
         # Those that make batches ignore the signal by which Python ends them when it goes: it would wait for ever.
