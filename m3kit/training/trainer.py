@@ -189,6 +189,9 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         return 4 * (copies * sum(parameter.numel() for parameter in parameters) + 2 * trained)
 
     def _save(self, output_dir: str | None = None, state_dict=None):
+        # Called in every process, which FlagEmbedding does not know (S6).
+        if not self.args.should_save:
+            return
         super()._save(output_dir, state_dict)
         write_model_extras(
             Path(output_dir or self.args.output_dir),
