@@ -68,8 +68,7 @@ class TrainingArguments(_WithSettings):
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters: bool | None = False
         # The kit goes by transformers' older name, of which it would warn.
-        if self.activation_checkpointing is None:
-            self.activation_checkpointing = self.gradient_checkpointing
-        if self.activation_checkpointing_kwargs is None:
-            self.activation_checkpointing_kwargs = self.gradient_checkpointing_kwargs
+        for part in ("", "_kwargs"):
+            if getattr(self, f"activation_checkpointing{part}") is None:
+                setattr(self, f"activation_checkpointing{part}", getattr(self, f"gradient_checkpointing{part}"))
         super().__post_init__()
