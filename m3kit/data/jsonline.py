@@ -24,7 +24,10 @@ def parse_line(raw: bytes) -> dict[str, Any]:
     raw = raw.removeprefix(BOM)
     try:
         record = orjson.loads(raw)
-    except orjson.JSONDecodeError:
+    except orjson.JSONDecodeError as error:
+        # How deep Python's own parser goes is another matter in every version.
+        if error.msg.startswith("depth limit"):
+            raise BadRow(TOO_DEEP, ONE_A_LINE, code="json") from None
         record = _examine(raw)
     if type(record) is not dict:
         what = f"a JSON {type(record).__name__} instead of an object"
