@@ -50,6 +50,8 @@ WITHOUT_EFFECT = {
     **dict.fromkeys(("train_sampling_strategy", "length_column_name", "data_seed"), _BATCHES),
     **dict.fromkeys(("dataloader_persistent_workers", "dataloader_multiprocessing_context"), _BATCHES),
     "auto_find_batch_size": "give --per_device_train_batch_size auto",
+    "activation_checkpointing": "here it has its older name, --gradient_checkpointing",
+    "activation_checkpointing_kwargs": "here it has its older name, --gradient_checkpointing_kwargs",
     "label_smoothing_factor": "the losses are FlagEmbedding's, which have none",
     **dict.fromkeys(("use_mrl", "mrl_dims"), "FlagEmbedding has no such training of M3 models"),
     "local_rank": "torchrun sets it",

@@ -44,12 +44,10 @@ def test_s4_a_model_with_one_head_is_refused(starter, tmp_path):
 
 
 @pytest.mark.filterwarnings("error::FutureWarning")
-@pytest.mark.parametrize("name", ["gradient_checkpointing", "activation_checkpointing"])
-def test_checkpointing_has_two_names_and_nothing_warns_of_either(starter, tmp_path, name):
+def test_nothing_warns_of_the_older_name_of_checkpointing(starter, tmp_path):
     data = write_jsonl(tmp_path / "rows.jsonl", native(4, prompt=""))
-    kwargs = {f"{name}_kwargs": {"use_reentrant": False}}
-    run = runner_for(starter, data, tmp_path / "output", max_steps=1, **{name: True}, **kwargs)
-    assert run.training_args.gradient_checkpointing_kwargs == {"use_reentrant": False}
+    given = {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    run = runner_for(starter, data, tmp_path / "output", max_steps=1, **given)
     run.run()
     assert run.model.model.is_activation_checkpointing
 

@@ -68,7 +68,6 @@ class TrainingArguments(_WithSettings):
         if self.ddp_find_unused_parameters is None:
             self.ddp_find_unused_parameters: bool | None = False
         # The kit goes by transformers' older name, of which it would warn.
-        for part in ("", "_kwargs"):
-            if getattr(self, f"activation_checkpointing{part}") is None:
-                setattr(self, f"activation_checkpointing{part}", getattr(self, f"gradient_checkpointing{part}"))
+        self.activation_checkpointing: bool = self.gradient_checkpointing
+        self.activation_checkpointing_kwargs: dict | None = self.gradient_checkpointing_kwargs
         super().__post_init__()
