@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3kit import installed
 from m3kit.errors import KitError
 
 KIT = Path(__file__).resolve().parents[1]
@@ -66,7 +65,7 @@ def find() -> Environment:
 
 def _check(python: str) -> tuple[str, str]:
     """(its path where it has all pins, else what it lacks first)."""
-    code = Path(installed.__file__).read_text("utf-8")
+    code = Path(__file__).with_name("installed.py").read_text("utf-8")
     status, answer = _ask(python, code, str(PIN_FILES[0]))
     return (answer, "") if status == 0 else ("", answer or "it does not run")
 

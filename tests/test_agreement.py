@@ -111,6 +111,7 @@ def test_the_dense_column_is_that_of_sentence_transformers_on_the_same_vectors(e
     )
 
 
+@pytest.mark.slow
 def test_a_ranking_is_the_same_however_the_corpus_is_cut_into_chunks(encoder, found, monkeypatch):
     monkeypatch.setattr("m3kit.evaluation.retrieval.CHUNK_TEXTS", 17)
     cut = retrieve(encoder, found.data)

@@ -71,6 +71,7 @@ def test_damage_is_named_and_the_newest_intact_one_before_it_is_found(data):
         assert [said.split(":")[0] for said in passed_over] == [f"checkpoint-{n} is passed over" for n in newer]
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(100), deadline=None)
 @given(st.integers(0, 10_000), st.integers(0, 7))
 def test_a_flipped_bit_of_the_seal_is_found_or_changes_nothing(place, bit):

@@ -179,6 +179,7 @@ def test_the_command_writes_a_table_a_sentence_and_metrics(model_folder, tmp_pat
     assert "no relevant passage: 1." in captured.err and "base: encoding 12 passages" in captured.err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("missing", mostly_slow(["colbert_linear.pt", "sparse_linear.pt"]))
 def test_with_a_head_missing_only_dense_is_scored_and_that_is_said(model_folder, tmp_path, capsys, missing):
     headless = Path(shutil.copytree(model_folder, tmp_path / "headless"))

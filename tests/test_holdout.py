@@ -72,6 +72,7 @@ def test_no_held_out_query_nor_one_nearly_the_same_is_trained_on(tmp_path):
         assert {data.passages[passage] for passage in data.qrels[name]} == positives
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_set_aside_where_every_query_has_one(tmp_path):
     generator = random.Random(3)
     rows = []
@@ -164,6 +165,7 @@ def test_pairs_of_one_score_are_not_held_out_for_nothing_could_be_measured(tmp_p
     assert len(written["sts/sts.jsonl"]) == 100
 
 
+@pytest.mark.slow
 def test_queries_written_after_a_pattern_are_told_apart(tmp_path, monkeypatch):
     """Their signatures agree whatever they say; with few rows the pattern is known by a lower mark."""
     monkeypatch.setattr("m3kit.data.near.COMMON", 20)

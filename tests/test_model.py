@@ -186,6 +186,7 @@ def growth(cls, starter, unified: bool, sub_batch_size: int) -> int:
     return peaks[1] - peaks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unified", mostly_slow([True, False]))
 def test_t3_one_sub_batch_at_a_time_takes_memory(starter, unified):
     """More texts take that of their vectors and scores, which is hardly any of what their gradients need."""

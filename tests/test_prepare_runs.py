@@ -81,6 +81,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.json"}
 
 
+@pytest.mark.slow
 def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
     data, output = many_rows(tmp_path), tmp_path / "prepared"
 

@@ -121,6 +121,7 @@ def test_a_model_without_heads_is_told_the_reason_and_used_by_dense_alone(tmp_pa
     assert "lexical_weights" not in page.said
 
 
+@pytest.mark.slow
 def test_a_long_log_is_thinned_by_means_and_that_is_said(tmp_path):
     page = report(write_run(tmp_path / "run", log=make_log(1300), metrics=None))
     assert "1,300 logged steps, thinned: each row is the mean of 3 of them" in page.said

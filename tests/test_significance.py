@@ -96,6 +96,7 @@ def test_many_metrics_at_once_are_the_same_as_one_by_one():
 SAME = {"change": 0.0, "interval": [0.0, 0.0], "p": 1.0, "verdict": "no difference"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("items", [1, 4, 300])
 def test_equal_models_do_not_differ(items):
     values, gold = random(6).random((2, items))
@@ -156,6 +157,7 @@ def test_means_false_positives_and_power():
     assert 0.92 < np.mean(covered) < 0.97
 
 
+@pytest.mark.slow
 def test_means_of_0_and_1_false_positives():
     draw = random(10)
     found = compare_means(draw.random((2000, 80)) < 0.7, draw.random((2000, 80)) < 0.7)

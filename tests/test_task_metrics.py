@@ -174,6 +174,7 @@ def test_the_probe_does_not_weigh_how_close_together_vectors_lie():
     assert task.outcomes(crowded).metrics["probe"] == pytest.approx(task.outcomes(rows).metrics["probe"], abs=0.011)
 
 
+@pytest.mark.slow
 def test_77_labels_of_2000_rows_at_bge_m3s_size_take_seconds_and_warn_of_nothing():
     vectors, labels, texts = labelled(2000, 77, 1024, noise=4)
     labels[0] = labels[1] = "label 99"  # fewer rows than folds

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -37,7 +38,7 @@ MARKERS = ("o", "D", "s", "^", "v", "P")
 WIDTH = 390
 PNG_DPI = 216
 
-STYLE = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "m3kit",
     "font.family": "DejaVu Sans",

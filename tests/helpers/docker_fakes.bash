@@ -12,7 +12,7 @@ RUN='docker-compose <run> <--rm> <-T> <bge-m3-training>'
 
 # usage: make_docker_kit    sets KIT, WRAPPER, QUICK, LOG; PATH has the fakes and a few real tools, and nothing else
 make_docker_kit() {
-  local tool name
+  local name
   # Every test runs in a folder whose name needs quoting.
   KIT="$BATS_TEST_TMPDIR/my kit [1] d'été"
   LOG=$BATS_TEST_TMPDIR/log
@@ -25,10 +25,8 @@ make_docker_kit() {
     "$SOURCE"/*.sh "$SOURCE/scripts" "$KIT"
   echo 'code' >"$KIT/m3kit/module.py"
   mkdir -p "$KIT/example_data/sts" && echo '{}' >"$KIT/example_data/sts/sts.jsonl"
-  for tool in bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed \
-    sleep tail tee; do
-    ln -sf "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
-  done
+  link_tools bash env cat cp mv rm mkdir mktemp chmod ln ls stat dirname readlink find sort xargs cksum tr awk grep sed \
+    sleep tail tee
   for name in docker docker-compose; do
     cp "$SOURCE/tests/helpers/fake_docker.bash" "$BIN/$name"
     chmod +x "$BIN/$name"
@@ -46,19 +44,10 @@ make_docker_kit() {
   for name in ${!FAKE_*}; do [[ $name == FAKE_COMPOSE ]] || unset "$name"; done
   unset CUDA_VISIBLE_DEVICES COMPOSE_FILE HOST_UID HOST_GID SUDO_UID SUDO_GID BASE_IMAGE TORCH_INDEX_URL DOCKER_HOST M3KIT_DEBUG \
     TENSORBOARD_PORT http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY
-  for name in $(script_variables); do unset "$name"; done
+  unset_settings
   WRAPPER=$KIT/run_docker_training.sh
   QUICK=$KIT/docker_quick_start.sh
   cd "$BATS_TEST_TMPDIR" || return
-}
-
-# usage: script_variables    prints the environment variables that the two training scripts read
-script_variables() {
-  local line
-  while IFS= read -r line; do
-    [[ ! $line =~ \$\{([A-Z_]+):- ]] || printf '%s\n' "${BASH_REMATCH[1]}"
-  done < <(cat "$SOURCE"/run_flagembedding_training*.sh)
-  printf '%s\n' TRAIN_DATA
 }
 
 # usage: docker_gpus N   a machine with N GPUs, which Docker can hand on

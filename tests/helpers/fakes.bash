@@ -15,3 +15,17 @@ gpus() {
   done
   fake nvidia-smi "$lines"
 }
+
+# usage: link_tools NAME…    into tools/
+link_tools() {
+  local found
+  mapfile -t found < <(type -P "$@")
+  ln -sf "${found[@]}" "$BATS_TEST_TMPDIR/tools"
+}
+
+# usage: unset_settings    what the machine of the tests has set must not count; the list is that of m3kit/settings.py
+unset_settings() {
+  local names
+  mapfile -t names < <(sed -nE 's/^ +- ([A-Z_]+)$/\1/p' "$SOURCE/docker-compose.yml")
+  unset "${names[@]}"
+}

@@ -8,7 +8,7 @@ source "$SOURCE/tests/helpers/fakes.bash"
 
 # usage: make_kit        sets KIT, SINGLE, MULTI, LOG; leaves PATH with the fakes and a few real tools, and nothing else
 make_kit() {
-  local tool name
+  local name
   # Every test runs in a folder whose name needs quoting.
   KIT="$BATS_TEST_TMPDIR/my kit [1] d'été"
   REAL_PATH=$PATH
@@ -16,15 +16,14 @@ make_kit() {
   LOG=$BATS_TEST_TMPDIR/log
   BIN=$BATS_TEST_TMPDIR/bin
   mkdir -p "$KIT" "$caller" "$BIN" "$BATS_TEST_TMPDIR/tools"
-  cp -r "$SOURCE"/run_flagembedding_training*.sh "$SOURCE/scripts" "$SOURCE/m3kit" "$SOURCE/ds_stage0.json" "$SOURCE"/{requirements,constraints}.txt "$KIT"
+  # With their times, so that what Python has compiled counts.
+  cp -rp "$SOURCE"/run_flagembedding_training*.sh "$SOURCE/scripts" "$SOURCE/m3kit" "$SOURCE/ds_stage0.json" "$SOURCE"/{requirements,constraints}.txt "$KIT"
   for name in retrieval sts classification-no_in_batch_neg clustering-no_in_batch_neg; do
     make_rows "$KIT/example_data/$name"
   done
   make_eval "$KIT/example_data/eval"
 
-  for tool in bash env cat dirname mktemp mkdir rm cp sed sleep chmod grep sort tr printf mkfifo tail; do
-    ln -s "$(type -P "$tool")" "$BATS_TEST_TMPDIR/tools/$tool"
-  done
+  link_tools bash env cat dirname mktemp mkdir rm cp sed sleep chmod grep sort tr printf mkfifo tail
   for name in python3 torchrun; do
     cp "$SOURCE/tests/helpers/fake_$name.bash" "$BIN/$name"
   done
@@ -35,9 +34,7 @@ make_kit() {
   export LOG PATH REAL_PYTHON
   # What the machine of the tests has set must not count.
   unset CUDA_VISIBLE_DEVICES PYTHON PYTHONPATH OMP_NUM_THREADS
-  for name in $("$REAL_PYTHON" -c 'import sys; sys.path.insert(0, sys.argv[1]); from m3kit.settings import SETTINGS; print(*(one.variable for one in SETTINGS))' "$SOURCE"); do
-    unset "$name"
-  done
+  unset_settings
   cd "$caller" || return
   SINGLE=$KIT/run_flagembedding_training_single_gpu.sh
   MULTI=$KIT/run_flagembedding_training.sh
@@ -74,12 +71,11 @@ command_words() {
 
 # usage: value_of NAME   the value after --NAME in words; fails when it is not there exactly once
 value_of() {
-  local index found=()
-  for index in "${!words[@]}"; do
-    [[ ${words[index]} != "--$1" ]] || found+=("${words[index + 1]-}")
-  done
-  ((${#found[@]} == 1)) || fail "--$1 is there ${#found[@]} times in: ${words[*]}"
-  printf '%s\n' "${found[0]}"
+  local found
+  # bats traces every command of a loop, which takes long.
+  mapfile -t found < <(printf '%s\n' "${words[@]}" | grep -Fx -A1 -e "--$1")
+  ((${#found[@]} == 2)) || fail "--$1 is not there once in: ${words[*]}"
+  printf '%s\n' "${found[1]}"
 }
 
 # usage: expect NAME VALUE
@@ -91,10 +87,7 @@ expect() {
 
 # usage: expect_no NAME
 expect_no() {
-  local word
-  for word in "${words[@]}"; do
-    [[ $word != "--$1" && $word != "--$1="* ]] || fail "--$1 is in: ${words[*]}"
-  done
+  ! printf '%s\n' "${words[@]}" | grep -Eq -e "^--$1(=|$)" || fail "--$1 is in: ${words[*]}"
 }
 
 # usage: says TEXT       the output of `run` holds it
