@@ -38,6 +38,7 @@ def test_a_file_larger_than_a_chunk_is_hashed_whole(tmp_path, monkeypatch):
     assert flaw(folder) is None
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None)
 @given(st.data())
 def test_damage_is_named_and_the_newest_intact_one_before_it_is_found(data):

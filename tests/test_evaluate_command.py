@@ -252,6 +252,7 @@ def test_every_model_is_compared_with_the_first(model_folder, tmp_path, capsys):
     assert printed["examples"]["models"] == ["base", "two"]
 
 
+@pytest.mark.slow
 def test_each_model_is_encoded_as_it_was_trained_and_a_difference_is_told(model_folder, tmp_path, capsys):
     other = Path(shutil.copytree(model_folder, tmp_path / "other"))
     settings = {"sentence_pooling_method": "mean", "query_max_len": 16, "passage_max_len": 32}

@@ -90,6 +90,7 @@ def test_near_duplicates_are_set_aside_where_every_query_has_one(tmp_path):
         assert all(similarity(same_text(row["query"]), same_text(query)) < NEAR for query in queries)
 
 
+@pytest.mark.slow
 def test_all_rows_of_a_held_out_query_are_held_out(tmp_path):
     generator = random.Random(5)
     rows = [{"query": sentence(generator), "positive": [f"p {n}", f"r {n}"], "negative": f"n {n}"} for n in range(500)]
@@ -104,6 +105,7 @@ def test_all_rows_of_a_held_out_query_are_held_out(tmp_path):
         assert {data.passages[key] for key in data.qrels[name]} == {f"p {number}", f"r {number}", f"q {number}"}
 
 
+@pytest.mark.slow
 def test_the_example_data_of_all_tasks_is_held_out_and_evaluate_reads_it(tmp_path):
     manifest, written = run(EXAMPLE_DATA, tmp_path / "prepared", holdout=0.2)
     folder = read_eval_folder(tmp_path / "prepared" / "eval")

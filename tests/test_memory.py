@@ -45,6 +45,7 @@ def test_a_downloaded_model_is_found_in_the_cache(tmp_path):
     assert find_config("someone/model", cache_dir=str(tmp_path)).hidden_size == 384
 
 
+@pytest.mark.slow
 def test_the_command_prints_table_and_verdict(model_folder, capsys):
     assert (
         memory.run(arguments("--model_name_or_path", str(model_folder), "--device", "cpu", "--precision", "fp32"))

@@ -61,6 +61,7 @@ def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
     assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     data = many_rows(tmp_path)
     prepare([data], tmp_path / "one", Settings())
