@@ -17,7 +17,7 @@ from m3kit.recipe.facts import read_arguments
 FACTS = Facts(
     rows=2000,
     retrieval_rows=2000,
-    labelled_rows=0,
+    classified_rows=0,
     held_out=100,
     width=1024,
     heads=True,
@@ -73,9 +73,9 @@ def test_how_much_of_the_base_is_measured_only_where_that_can_be_told():
     assert len(decided(held_out=200)["merge_shares"]) > 1
 
 
-def test_nothing_of_the_base_is_mixed_in_where_most_rows_have_labels():
-    assert "merge_shares" not in decided(rows=800, retrieval_rows=0, labelled_rows=800, held_out=0)
-    assert decided(rows=800, retrieval_rows=500, labelled_rows=300, held_out=0)["merge_shares"] == (0.6,)
+def test_nothing_of_the_base_is_mixed_in_where_most_rows_are_classified():
+    assert "merge_shares" not in decided(rows=800, retrieval_rows=0, classified_rows=800, held_out=0)
+    assert decided(rows=800, retrieval_rows=500, classified_rows=300, held_out=0)["merge_shares"] == (0.6,)
 
 
 def test_memory_decides_whether_anything_is_computed_twice():

@@ -25,7 +25,7 @@ ENOUGH_QUERIES = 100
 class Facts:
     """What is known of the rows, the base and the machine.
 
-    ``rows`` to train on; ``retrieval_rows`` of them, and ``labelled_rows``, classified or clustered. ``held_out``
+    ``rows`` to train on; ``retrieval_rows`` of them, and ``classified_rows``. ``held_out``
     queries to measure with. The base's ``width``, if it has ``heads``, and the ``temperature`` that fits it on the
     retrieval rows, None where these are too few.
     ``needed_gb`` of memory without gradient checkpointing, and ``memory_gb`` of the device.
@@ -34,7 +34,7 @@ class Facts:
 
     rows: int
     retrieval_rows: int
-    labelled_rows: int
+    classified_rows: int
     held_out: int
     width: int
     heads: bool
@@ -93,7 +93,7 @@ def decide(facts: Facts) -> list[Decision]:
     if facts.held_out >= ENOUGH_QUERIES:
         why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
         decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))
-    elif 2 * facts.labelled_rows <= facts.rows:
+    elif 2 * facts.classified_rows <= facts.rows:
         why = f"some of the base is mixed in; {facts.held_out} held-out queries are too few to choose how much"
         decisions.append(Decision("merge_shares", (0.6,), why))
     return decisions

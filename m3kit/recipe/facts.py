@@ -19,8 +19,7 @@ from m3kit.settings import BY_NAME
 Default = TypeVar("Default")
 
 BATCH = "per_device_train_batch_size"
-# How the types of classified and clustered rows begin.
-LABELLED = ("symmetric_class", "symmetric_clustering")
+CLASSIFIED = "symmetric_class"
 
 
 class Arguments(dict[str, list[str]]):
@@ -67,7 +66,7 @@ def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> F
     return Facts(
         rows=len(rows),
         retrieval_rows=len(retrieval),
-        labelled_rows=sum(str(row.data.get("type", "")).startswith(LABELLED) for row in rows),
+        classified_rows=sum(row.data.get("type") == CLASSIFIED for row in rows),
         held_out=_queries(given).count(b"\n"),
         width=width,
         heads=not missing_heads(base),
