@@ -67,7 +67,7 @@ class HybridSearcher:
         ]
         self.dense = np.concatenate([part.dense for part in encoded])
         if self.encoder.has_heads:
-            lexical = [row for part in encoded for row in part.lexical or ()]
+            lexical = [row for part in encoded for row in _there(part.lexical)]
             self.vocabulary = Vocabulary(lexical)
             self.lexical = self.vocabulary.matrix(lexical)
             self.colbert = [tokens for part in encoded for tokens in part.colbert or ()]
@@ -82,7 +82,7 @@ class HybridSearcher:
         vectors = self.encoder.queries(list(queries))
         scores = {"dense": dense_scores(vectors.dense, self.dense)}
         if self.encoder.has_heads:
-            scores["sparse"] = sparse_scores(self.vocabulary.matrix(vectors.lexical or []), self.lexical)
+            scores["sparse"] = sparse_scores(self.vocabulary.matrix(_there(vectors.lexical)), self.lexical)
         best = self.bm25.rank(queries, CANDIDATES)
         found = []
         for row, query in enumerate(queries):
@@ -90,15 +90,21 @@ class HybridSearcher:
             first = {name: first_places(name, values) for name, values in mine.items()}
             candidates = Candidates(np.arange(len(self.passages)), mine, first)
             candidates = candidates.with_bm25(best[row], self.bm25.scores(query))
-            if vectors.colbert and self.weights["colbert"]:
+            if self.weights["colbert"]:
                 places = pool(candidates, self.weights)
-                tokens = QueryTokens([vectors.colbert[row]], self.encoder.settings.device)
+                tokens = QueryTokens([_there(vectors.colbert)[row]], self.encoder.settings.device)
                 colbert = np.zeros(len(self.passages), np.float32)
                 colbert[places] = tokens.scores(self.colbert, np.zeros_like(places), places)
                 candidates.scores["colbert"] = colbert
             numbers, values = served_ranking(candidates, self.weights)
             found.append(list(zip(numbers[:k].tolist(), values[:k].tolist(), strict=True)))
         return found
+
+
+def _there(vectors: list | None) -> list:
+    """What the heads made, which the constructor has seen to be there."""
+    assert vectors is not None
+    return vectors
 
 
 def _read(file: Path) -> dict:

@@ -378,7 +378,7 @@ BY_NAME = {setting.name: setting for setting in SETTINGS}
 
 
 def trainer_fields(to: str) -> list[tuple[str, Any, Any]]:
-    """Return (name, type, dataclass field) of every setting whose ``to`` is this, as ``make_dataclass`` takes them."""
+    """Return the settings with this ``to`` as ``make_dataclass`` takes them: (name, type, dataclass field) each."""
     fields = []
     for setting in SETTINGS:
         if setting.to == to:

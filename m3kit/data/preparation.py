@@ -50,7 +50,7 @@ class Preparation:
         return write_eval(sets, self.output / EVAL_FOLDER, self._pool)
 
     def plan(self, sets: list[DataSet]) -> list[Plan]:
-        """Decide about each set as a whole; those whose rows cannot teach what the task asks are findings instead."""
+        """Decide about each set as a whole. A set that cannot be planned is left out, and reported as a finding."""
         self._bar.say("planning")
         shared = shared_positives([data for data in sets if data.task == "retrieval"], self._scratch / "shared.npy")
         plans: list[Plan] = []

@@ -226,8 +226,9 @@ def _means(retrieved: Retrieved, measured: Measured) -> dict:
 def _comparisons(retrieved: Mapping[str, Retrieved]) -> dict:
     """Every model but the first against the first: model → score → metric → comparison."""
     compared: dict = {}
-    for name, each in list(retrieved.items())[1:]:
-        first = next(iter(retrieved.values()))
+    models = list(retrieved.items())
+    for name, each in models[1:]:
+        first = models[0][1]
         scores = [score for score in first.values if score in each.values]
         before, after = (
             np.stack([one.values[score][metric] for score in scores for metric in MEASURES]) for one in (first, each)

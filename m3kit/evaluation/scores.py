@@ -90,7 +90,7 @@ class QueryTokens:
 
 
 def hybrid_scores(scores: Mapping[str, Any], weights: Mapping[str, float] = HYBRID_WEIGHTS) -> Any:
-    """Of arrays an array, of numbers a number."""
+    """Return the weighted sum of the scores: an array if they are arrays, a number if they are numbers."""
     return sum(weight * scores[name] for name, weight in weights.items())
 
 

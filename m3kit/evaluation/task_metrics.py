@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,15 +28,15 @@ ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class Outcomes(ABC):
     """A model's figures in one task; ``notes`` are whole sentences about what could not be measured."""
 
     metrics: dict[str, float]
     notes: list[str] = field(default_factory=list, kw_only=True)
 
+    @abstractmethod
     def compare(self, other: Any) -> dict[str, Comparison]:
-        """The other model, of the same class, against this one, on the same items."""
-        raise NotImplementedError
+        """Compare the other model's figures, of the same class, with these, on the same items."""
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,8 @@ class Search:
         passages = torch.from_numpy(vectors.dense.astype(np.float32)).to(self._dense.device)
         by_words = {"bm25": self.bm25.passages(texts)}
         if self._encoder.has_heads:
-            by_words["sparse"] = self._lexical(vectors.lexical or []).T.tocsr()
+            assert vectors.lexical is not None  # the heads have made them
+            by_words["sparse"] = self._lexical(vectors.lexical).T.tocsr()
         is_positive = self._is_positive[numbers.start : numbers.stop]
         found: dict[str, list] = {name: [] for name in self._so_far.best}
         for first in range(0, len(self._dense), QUERY_BLOCK):

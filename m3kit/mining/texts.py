@@ -31,7 +31,7 @@ class TextFile(Sequence[str]):
         return self._places.shape[1]
 
     def __getitem__(self, number: Any) -> Any:
-        """A text by its number; slices are not for the asking."""
+        """Return the text with this number. Slices are not supported."""
         start, size = self._places[:, number].tolist()
         return os.pread(self._file.fileno(), size, start).decode("utf-8")
 

@@ -75,7 +75,7 @@ def _plan(args: argparse.Namespace) -> None:
         left, told = "all", f"{Path(args.program).name}: warning: {error}"
     python = environment.python
     # A torchrun beside another Python would start that one.
-    beside = shutil.which("torchrun", path=os.pathsep.join([str(Path(python).parent), os.environ.get("PATH", "")]))
+    beside = shutil.which("torchrun", path=str(Path(python).parent))
     torchrun = ["torchrun"] if beside or not environment.ready else [python, "-m", "torch.distributed.run"]
     wrapper = os.environ.get("M3KIT_WRAPPER", "")
     planned = Run(request, setup, evaluation, left, python, torchrun, args.program, wrapper)

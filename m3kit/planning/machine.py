@@ -41,14 +41,14 @@ class Setup:
 
 
 def look(python: str) -> Machine:
-    """What this machine has; ``python`` is the interpreter for which DeepSpeed would compile."""
+    """Find out what this machine has. ``python`` is the interpreter for which DeepSpeed would compile."""
     gpus, reason = count_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     compiles = bool(shutil.which("g++")) and _has_headers(python if Path(python).exists() else "python3")
     return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, os.environ.get("OMP_NUM_THREADS", ""))
 
 
 def count_gpus(visible: str | None) -> tuple[int, str]:
-    """(number of GPUs, how it came about). ``visible``: CUDA_VISIBLE_DEVICES, read as CUDA reads it."""
+    """Return the number of GPUs, and how it came about. ``visible`` is CUDA_VISIBLE_DEVICES, read as CUDA reads it."""
     if not shutil.which("nvidia-smi"):
         return 0, "nvidia-smi is not installed"
     done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)

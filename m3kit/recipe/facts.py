@@ -15,11 +15,11 @@ from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 from m3kit.settings import BY_NAME
+from m3kit.training.labels import CLASSIFIED
 
 Default = TypeVar("Default")
 
 BATCH = "per_device_train_batch_size"
-CLASSIFIED = "symmetric_class"
 
 
 class Arguments(dict[str, list[str]]):

@@ -1,4 +1,4 @@
-# A throw-away copy of the kit with its Docker files, and a machine of fakes. Loaded by docker.bats, docker_env.bats and docker_image.bats.
+# A throw-away copy of the kit with its Docker files, and a machine of fakes. Loaded by the docker files.
 # shellcheck shell=bash disable=SC2034,SC2154  # what is set here is used there; output, stderr and status are set by run
 
 SOURCE=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.." && pwd -P)
