@@ -70,6 +70,12 @@ def _check(python: str) -> tuple[str, str]:
     return (answer, "") if status == 0 else ("", answer or "it does not run")
 
 
+def has_module(python: str, name: str) -> bool:
+    """Return whether this interpreter finds a module of this name."""
+    code = "import sys; from importlib.util import find_spec; sys.exit(find_spec(sys.argv[1]) is None)"
+    return _ask(python, code, name)[0] == 0
+
+
 def _ask(python: str, code: str, *words: str) -> tuple[int, str]:
     try:
         done = subprocess.run([python, "-c", code, *words], capture_output=True, text=True, check=False)

@@ -9,6 +9,16 @@ setup() { make_kit; }
 
 # ---- what they train with ---------------------------------------------------------------------------------------------
 
+@test "what report_to needs is looked for in the Python that trains, and the cure names it" {
+  for script in "$SINGLE" "$MULTI"; do
+    FAKE_LACKS_MODULE=wandb run "$script" --dry-run --report_to wandb
+    ((status == 2))
+    says "report_to is wandb, and there is no such package; install it where the kit runs ($BIN/python3 -m pip install wandb)"
+    run "$script" --dry-run --report_to wandb
+    ((status == 0))
+  done
+}
+
 @test "every default of the training" {
   gpus 2
   for script in "$SINGLE" "$MULTI"; do

@@ -51,7 +51,6 @@ WRONG = {
     "--warmup_ratio 0.1": "warmup_steps",
     "--normlized True": "normalize_embeddings",
     "--same_task_within_batch True": "same_dataset_within_batch",
-    "--report_to no_such_tracker": "no such package",
     "rows/retrieval": "stands without a name",
     "--resume_from_checkpoint out": "goes on by itself",
     "--load_best_model_at_end True": "keeps the best checkpoint",

@@ -15,7 +15,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from m3kit.environment import Environment, find, missing_commands
+from m3kit.environment import Environment, find, has_module, missing_commands
 from m3kit.errors import KitError
 from m3kit.planning import steps
 from m3kit.planning.folders import check_paths, expected_folders, find_evaluation, what_is_left
@@ -64,6 +64,7 @@ def _plan(args: argparse.Namespace) -> None:
     dry_run = args.found is None and not args.check
     check_paths(request)
     environment = Environment(args.python, True, "") if args.python else find()
+    _check_tracker(request["report_to"], environment.python)
     machine = look(environment.python)
     setup = set_up(request, machine, args.program, dry_run)
     evaluation = find_evaluation(request)
@@ -87,6 +88,15 @@ def _plan(args: argparse.Namespace) -> None:
         _show(planned, environment)
     elif args.found is not None:
         _hand_over(planned, args.found)
+
+
+def _check_tracker(name: str, python: str) -> None:
+    """Refuse ``report_to`` where the Python that trains lacks its package: another one may have it."""
+    if name not in ("tensorboard", "none") and not has_module(python, name):
+        raise WrongInput(
+            f"report_to is {name}, and there is no such package; install it where the kit runs "
+            f"({quote([python, '-m', 'pip', 'install', name])}), or give tensorboard or none"
+        )
 
 
 def _hand_over(run: Run, folder: Path) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from m3kit.argument_names import WITHOUT_EFFECT, trainer_arguments, unknown
@@ -222,11 +220,5 @@ def _check_together(request: Request) -> None:
     if request.untouched or not request.is_on("same_dataset_within_batch"):
         # Graded pairs need batches of their own, and a loss that only the kit has.
         request.values["sts_as"] = "contrastive"
-    tracker = request["report_to"]
-    if tracker not in ("tensorboard", "none") and not find_spec(tracker):
-        raise WrongInput(
-            f"report_to is {tracker}, and there is no such package; install it "
-            f"({sys.executable} -m pip install {tracker}), or give tensorboard or none"
-        )
     if request["deepspeed"] and not Path(request["deepspeed"]).is_file():
         raise WrongInput(f"no DeepSpeed configuration {request['deepspeed']}; give --deepspeed a file, or none")

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Stands in for Python: writes each call to LOG and answers as the kit's verbs do.
-# FAKE_VERSION, FAKE_LACKS, FAKE_NO_VENV, FAKE_NO_HEADERS, FAKE_BROKEN, FAKE_FAILS=verb or pip: what is wrong with it.
+# FAKE_VERSION, FAKE_LACKS, FAKE_LACKS_MODULE, FAKE_NO_VENV, FAKE_NO_HEADERS, FAKE_BROKEN, FAKE_FAILS=verb or pip: what is wrong with it.
 # FAKE_HELD_OUT: the file of test data that prepare makes, where it is to keep rows back.
 me=${0##*/}
 [[ -z ${FAKE_BROKEN:-} || $0 == */.venv/* ]] || exit 127
@@ -11,6 +11,7 @@ me=${0##*/}
 [[ $1 == -c ]] || printf '%s %s\n' "$me" "$*" >>"$LOG"
 
 case "$1 $2 ${3:-}" in
+  *find_spec*) [[ $3 != "${FAKE_LACKS_MODULE:-}" ]] || exit 1 ;;
   *PackageNotFoundError*)
     if [[ -n ${FAKE_LACKS:-} ]]; then
       echo "it has no $FAKE_LACKS"
