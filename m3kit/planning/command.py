@@ -93,8 +93,9 @@ def _plan(args: argparse.Namespace) -> None:
 def _check_tracker(name: str, python: str) -> None:
     """Refuse ``report_to`` where the Python that trains lacks its package: another one may have it."""
     if name not in ("tensorboard", "none") and not has_module(python, name):
+        when = "" if Path(python).exists() else " once a first run has made it"
         raise WrongInput(
-            f"report_to is {name}, and there is no such package; install it where the kit runs "
+            f"report_to is {name}, and there is no such package; install it where the kit runs{when} "
             f"({quote([python, '-m', 'pip', 'install', name])}), or give tensorboard or none"
         )
 
