@@ -23,12 +23,12 @@ import numpy as np
 import orjson
 from xxhash import xxh3_128
 
-from m3kit.data.prepared import PreparedRow, check_output, find_prepared, read_prepared
 from m3kit.data.problems import Problem, refuse
-from m3kit.data.workspace import alone_with, replace_folder, workspace
 from m3kit.errors import KitError
 from m3kit.evaluation.evaluate import NONE, VECTORS
+from m3kit.prepared import PreparedRow, check_output, find_prepared, read_prepared
 from m3kit.progress import bar
+from m3kit.workspace import alone_with, replace_folder, workspace
 
 if TYPE_CHECKING:
     from m3kit.teachers import Hybrid, Reranker

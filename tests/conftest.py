@@ -117,18 +117,6 @@ def soon(monkeypatch):
     monkeypatch.setattr(progress, "EVERY", 0.02)
 
 
-@pytest.fixture
-def read(tmp_path):
-    """Read a file of the given name and content: see ``transcode_helpers.Read``."""
-    from transcode_helpers import Read
-
-    def of(name: str, content: bytes) -> Read:
-        (tmp_path / name).write_bytes(content)
-        return Read(tmp_path / name)
-
-    return of
-
-
 @pytest.fixture(scope="session")
 def whole_run(tmp_path_factory) -> Path:
     """The files of a run, for the report; its path has what paths may have."""

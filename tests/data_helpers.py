@@ -14,12 +14,10 @@ from typing import Any
 from conftest import KIT, read_jsonl, write_jsonl
 
 from m3kit.cli import main
-from m3kit.data.inspection import Inspector, Rejected
-from m3kit.data.prepare import prepare
-from m3kit.data.problems import Findings
-from m3kit.data.progress import progress
+from m3kit.data.prepare import Room, prepare
 from m3kit.data.settings import Settings
-from m3kit.data.workers import Workers
+from m3kit.data.sources import Source
+from m3kit.progress import bar
 
 FOLDERS = {
     "retrieval": "retrieval",
@@ -57,12 +55,10 @@ def call(*words: object, encoding: str = "utf-8") -> subprocess.CompletedProcess
 
 def inspect(*files: Path, **settings) -> tuple[list, list[dict[str, Any]]]:
     """(sets, problems as JSON) of checking the files."""
-    with tempfile.TemporaryDirectory() as scratch, progress(both=False) as bar:
-        folder = Path(scratch)
-        findings = Findings(folder / "problems.jsonl")
-        inspector = Inspector(Settings(**settings), folder, Workers(None, 1), findings, Rejected(folder / "r"), bar)
-        sets = inspector.inspect(list(files))
-        return sets, read_jsonl(findings.path)
+    with bar(None, "reading", "rows") as shown:
+        room = Room(Settings(**settings), shown)
+        sets = room.read([Source(file) for file in files])
+    return sets, [problem.as_json() for problem in room.findings.problems]
 
 
 def prepared(task: str, rows: list[dict], labels: dict[str, str] | None = None, **settings) -> tuple[list[dict], dict]:

@@ -87,14 +87,14 @@ SETS = [
     ),
     retrieval(
         "columns of another kit",
-        renamed(RETRIEVAL, query="question", positive="answer"),
+        renamed(RETRIEVAL, query="title", positive="body"),
         *(f"{n} columns" for n in range(1, 6)),
     ),
     retrieval(
         "columns of another kit, and that is said",
-        renamed(RETRIEVAL, query="question", positive="answer"),
+        renamed(RETRIEVAL, query="title", positive="body"),
         trains=ALL,
-        settings={"columns": (("query", "question"), ("positive", "answer"))},
+        settings={"columns": (("query", "title"), ("positive", "body"))},
     ),
     retrieval(
         "columns the wrong way round, and that is said",
@@ -208,6 +208,7 @@ SETS = [
     labelled(
         "labels that are numbers and texts",
         texts(1, "2", "1", 2),
+        warnings=("1 label-numbers",),
         trains=[("text 0", ["1"]), ("text 1", ["2"]), ("text 2", ["1"]), ("text 3", ["2"])],
     ),
     labelled(

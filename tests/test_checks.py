@@ -8,10 +8,13 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from conftest import EXAMPLE_DATA, write_jsonl
+from conftest import write_jsonl
 from data_helpers import call, inspect
+from hypothesis import given
+from hypothesis import strategies as st
 
-from m3kit.data.near import NEAR, bands, candidates, matches, similarity
+from m3kit.data.near import NEAR, near_pairs, similarity
+from m3kit.data.text import same_text
 
 WORDS = "the visitor lost a grey scarf near the north dome and asks where such things are kept until evening".split()
 
@@ -93,35 +96,35 @@ def test_near_duplicates_are_named_with_their_likeness(tmp_path):
     assert "line 1 (similarity 0.88)" in problem["what"]
 
 
-def test_every_pair_nearly_the_same_is_a_candidate():
-    """The signatures miss hardly any of them, whatever the texts, and never look at all pairs."""
+def changed(generator: random.Random, text: str) -> str:
+    """The text with a character or a word changed, or a word more."""
+    words = text.split()
+    place = generator.randrange(len(words))
+    one = [text.replace(generator.choice(text), "x", 1), " ".join([*words[:place], "new", *words[place:]])]
+    return generator.choice([*one, " ".join([*words[:place], "other", *words[place + 1 :]])])
+
+
+@pytest.mark.parametrize("vocabulary", [len(WORDS), 3000])
+def test_every_pair_nearly_the_same_is_found(vocabulary):
+    """Compared with a look at all pairs, whatever the texts."""
     generator = random.Random(1)
-    texts = [" ".join(generator.choices(WORDS, k=generator.randint(3, 14))) + str(n) for n in range(1500)]
-    changed = [text.replace(generator.choice(text), "x", 1) for text in texts]
-    near = {number for number, pair in enumerate(zip(texts, changed, strict=True)) if similarity(*pair) >= NEAR}
-    assert len(near) > 1000
-    left, right = bands(texts), bands(changed)
-    pairs, common = matches(lambda band, start, stop: left[start:stop, band], len(texts), right)
-    assert not common.any()
-    assert len(near - {text for text, other in pairs.T.tolist() if text == other}) <= 2
+    words = ["".join(generator.choices("etaoinshrdl", k=6)) for _ in range(vocabulary)] if vocabulary > 99 else WORDS
+    texts = [" ".join(generator.choices(words, k=generator.randint(3, 14))) + str(n) for n in range(300)]
+    others = [changed(generator, text) for text in texts]
+    every = {(n, m) for n, one in enumerate(texts) for m, other in enumerate(others) if similarity(one, other) >= NEAR}
+    assert len(every) > 150
+    assert {(one, other) for one, other, _ in near_pairs(texts, others)} == every
+    both = texts + others
+    within = {(one, other) for one, other, _ in near_pairs(both)}
+    assert {(n, len(texts) + m) for n, m in every} <= within
+    assert all(one < other and similarity(both[one], both[other]) >= NEAR for one, other in within)
 
 
-def test_near_duplicates_within_a_set_are_candidates():
-    generator = random.Random(1)
-    words = ["".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(3000)]
-    texts = [" ".join(generator.choices(words, k=9)) for _ in range(1500)]
-    both = bands(texts + [text.replace(" ", "  x ", 1) for text in texts])
-    found = candidates(lambda band: both[:, band].copy(), width=2).T.tolist()
-    assert sum(other - len(texts) == one for one, other in found) > 0.95 * len(texts)
-    assert len(found) < 1.1 * len(texts)
-
-
-def test_texts_in_several_languages_are_told(tmp_path):
-    _, problems = inspect(EXAMPLE_DATA / "retrieval" / "train.jsonl")
-    (note,) = [problem for problem in problems if problem["code"] == "languages"]
-    assert all(language in note["what"] for language in ("en", "de", "es", "hi", "zh"))
-    english = [{"query": f"scarf {n}", "positive": f"Visitor {n} {' '.join(WORDS[2:])}."} for n in range(40)]
-    assert "languages" not in [code for _, code, _ in told(tmp_path, english)]
+@given(st.lists(st.text("ab 中é", max_size=9), min_size=1, max_size=8))
+def test_any_texts_are_compared_and_the_same_text_is_near(texts):
+    texts = [same_text(text) for text in texts]
+    found = {(one, other) for one, other, alike in near_pairs(texts, texts) if alike == 1}
+    assert {(place, place) for place in range(len(texts))} <= found
 
 
 def test_texts_too_long_for_the_model_are_counted_in_its_tokens(tmp_path, starter):
@@ -210,14 +213,12 @@ def test_the_command_prints_everything_as_json(tmp_path):
 
 def test_columns_are_named_on_the_command_line(tmp_path):
     file = tmp_path / "faq.csv"
-    file.write_text("question,answer\nwhen?,at nine\nwhere?,here\n")
-    assert "no known format" in check(file).stdout
-    done = check(file, "--columns", "query=question,positive=answer")
-    assert (done.returncode, done.stdout.split("\n")[0]) == (
-        0,
-        f"{file}: retrieval (by its columns); 2 rows read, 2 used, 2 negatives drawn from the set",
-    )
-    assert "no file has such a column" in check(file, "--columns", "query=question,positive=answer,negative=x").stderr
-    assert check(file, "--columns", "query=question,positive=answer", "--strict").returncode == 0
+    file.write_text("title,body\nwhen?,at nine\nwhere?,here\n")
+    assert "say which column is which, such as --columns query=title,positive=body" in check(file).stdout
+    done = check(file, "--columns", "query=title,positive=body")
+    assert done.returncode == 0
+    assert done.stdout.startswith(f"{file}: retrieval (by its columns); 2 rows read, 2 used, 2 negatives drawn from")
+    assert "no file has such a column" in check(file, "--columns", "query=title,positive=body,negative=x").stderr
+    assert check(file, "--columns", "query=title,positive=body", "--strict").returncode == 0
     assert "is no folder" in check(file, "--eval_data", tmp_path / "gone").stderr
     assert "is not FIELD=COLUMN" in check(file, "--columns", "queri=question").stderr

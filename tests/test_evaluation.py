@@ -48,13 +48,15 @@ HEADER = "query-id\tcorpus-id\tscore"
 @pytest.mark.parametrize(
     "replaced, place, what",
     [
-        ({"passages": [GOOD, '{"_id": "d1", "text": '], }, "corpus.jsonl:2:", "broken JSON"),
-        ({"passages": [GOOD, "[1]"]}, "corpus.jsonl:2:", "not a JSON object"),
+        ({"passages": [GOOD, '{"_id": "d1", "text": '], }, "corpus.jsonl:2:", "not valid JSON"),
+        ({"passages": [GOOD, "[1]"]}, "corpus.jsonl:2:", "instead of an object"),
         ({"passages": [GOOD, '{"text": "x"}']}, "corpus.jsonl:2:", "has no _id"),
+        ({"passages": [GOOD, '{"_id": "d1", "text": "x", "text": "y"}']}, "corpus.jsonl:2:", '"text" stands twice'),
+        ({"queries": ['{"_id": "q1", "text": "\u200b"}']}, "queries.jsonl:1:", "missing or empty"),
         ({"passages": [GOOD, "", GOOD]}, "corpus.jsonl:3:", "already used on line 1"),
         ({"passages": [GOOD, '{"_id": "d1", "title": " ", "text": ""}']}, "corpus.jsonl:2:", "missing or empty"),
         ({"passages": [GOOD, '{"_id": "d1", "text": ["x"]}']}, "corpus.jsonl:2:", "text is list"),
-        ({"passages": [""]}, "corpus.jsonl:1:", "has no rows"),
+        ({"passages": [""]}, "corpus.jsonl:1:", "the file holds no row"),
         ({"queries": ['{"_id": "q1", "text": ""}']}, "queries.jsonl:1:", "missing or empty"),
         ({"queries": ['{"_id": "q1"}']}, "queries.jsonl:1:", "missing or empty"),
         ({"queries": ['{"_id": "q\\t1", "text": "x"}']}, "queries.jsonl:1:", "holds a tab"),
@@ -78,7 +80,7 @@ def test_an_error_names_file_line_and_fix(tmp_path, replaced, place, what):
 def test_bytes_that_are_not_utf8_are_told_with_their_line(tmp_path):
     folder = write_beir(tmp_path)
     (folder / "corpus.jsonl").write_bytes(GOOD.encode() + b'\n{"_id": "d1", "text": "\xff"}\n')
-    with pytest.raises(KitError, match=r"corpus.jsonl:2: is not UTF-8"):
+    with pytest.raises(KitError, match=r"corpus.jsonl:2: not UTF-8"):
         read_eval_data(folder)
 
 

@@ -97,28 +97,28 @@ def row(**changed) -> list[dict]:
 @pytest.mark.parametrize(
     "replaced, place, what",
     [
-        ({"sts": '{"sentence1": "x"\n'}, f"{STS}:1:", "broken JSON"),
-        ({"sts": "[1]\n"}, f"{STS}:1:", "not a JSON object"),
-        ({"sts": ""}, f"{STS}:1:", "has no rows"),
-        ({"sts": pair(sentence1=" ")}, f"{STS}:7:", "sentence1 is missing or empty"),
-        ({"sts": pair(sentence2=3)}, f"{STS}:7:", "sentence2 is int, not a string"),
-        ({"sts": pair(score="1")}, f"{STS}:7:", "score is '1', not a number"),
-        ({"sts": pair(score=None)}, f"{STS}:7:", "score is None, not a number"),
-        ({"sts": pair(score=4)}, f"{STS}:7:", "score 4 is outside 0 to 1"),
-        ({"sts": pair(score=float("nan"))}, f"{STS}:7:", "score nan is outside 0 to 1"),
+        ({"sts": '{"sentence1": "x"\n'}, f"{STS}:1:", "not valid JSON"),
+        ({"sts": "[1]\n"}, f"{STS}:1:", "instead of an object"),
+        ({"sts": ""}, f"{STS}:1:", "the file is empty"),
+        ({"sts": pair(sentence1=" ")}, f"{STS}:7:", '"sentence1" is empty'),
+        ({"sts": pair(sentence2=3)}, f"{STS}:7:", '"sentence2" is a int, not a string'),
+        ({"sts": pair(score="high")}, f"{STS}:7:", "\"score\" is 'high', not a number"),
+        ({"sts": pair(score=None)}, f"{STS}:7:", '"score" is None, not a number'),
+        ({"sts": pair(score=9)}, f"{STS}:7:", '"score" is 9, outside 0..1'),
+        ({"sts": pair(score=float("nan"))}, f"{STS}:7:", '"score" is nan, not a number'),
         ({"sts": PAIRS[4:]}, f"{STS}:1:", "gives every pair the same score"),
-        ({"classified": row(text="")}, f"{CLASSIFICATION}:2:", "text is missing or empty"),
-        ({"classified": row(label=None)}, f"{CLASSIFICATION}:2:", "label is missing, empty or no string"),
+        ({"classified": row(text="")}, f"{CLASSIFICATION}:2:", '"text" is empty'),
+        ({"classified": row(label=None)}, f"{CLASSIFICATION}:2:", '"label" is missing'),
         ({"classified": row(label="fire")}, f"{CLASSIFICATION}:2:", "label 'fire' is not in labels.json"),
         ({"training": row(label="fire")}, f"{TRAINING}:2:", "label 'fire' is not in labels.json"),
-        ({"training": row(text=" ")}, f"{TRAINING}:2:", "text is missing or empty"),
+        ({"training": row(text=" ")}, f"{TRAINING}:2:", '"text" is empty'),
         ({"training": CLASSIFIED[:1]}, f"{TRAINING}:1:", "has one label only"),
-        ({"training": ""}, f"{TRAINING}:1:", "has no rows"),
-        ({"labels": '{"a": "x",\n"b"}'}, f"{LABELS_FILE}:2:", "broken JSON"),
+        ({"training": ""}, f"{TRAINING}:1:", "the file is empty"),
+        ({"labels": '{"a": "x",\n"b"}'}, f"{LABELS_FILE}:2:", "not valid JSON"),
         ({"labels": {"water": "river"}}, f"{LABELS_FILE}:1:", "no JSON object of two or more labels"),
         ({"labels": LABELS | {"7": " "}}, f"{LABELS_FILE}:1:", "the text of label '7' is missing"),
         ({"labels": LABELS | {"7": "signal "}}, f"{LABELS_FILE}:1:", "has the text of another label"),
-        ({"clustered": row(label=True)}, f"{CLUSTERING}:2:", "label is missing, empty or no string"),
+        ({"clustered": row(label=True)}, f"{CLUSTERING}:2:", '"label" is a bool'),
         ({"clustered": CLUSTERED[:2]}, f"{CLUSTERING}:1:", "has one label only"),
         ({"clustered": CLUSTERED[1:3]}, f"{CLUSTERING}:1:", "has no label with two rows"),
     ],
@@ -129,6 +129,12 @@ def test_an_error_names_file_line_and_fix(tmp_path, replaced, place, what):
     first, *problems = str(error.value).splitlines()
     assert first.startswith("1 problem in the test data") and len(problems) == 1
     assert place in problems[0] and what in problems[0] and ";" in problems[0]  # the fix stands after the semicolon
+
+
+def test_scores_of_0_to_5_and_in_quotes_are_scores(tmp_path):
+    rows = [row | {"score": str(5 * row["score"])} for row in PAIRS]
+    expected = read_eval_folder(write_tasks(tmp_path / "one")).tasks["sts"].scores
+    assert read_eval_folder(write_tasks(tmp_path / "other", sts=rows)).tasks["sts"].scores == pytest.approx(expected)
 
 
 def test_problems_of_all_tasks_are_told_at_once(tmp_path):

@@ -169,8 +169,8 @@ def test_pairs_of_one_score_are_not_held_out_for_nothing_could_be_measured(tmp_p
 
 @pytest.mark.slow
 def test_queries_written_after_a_pattern_are_told_apart(tmp_path, monkeypatch):
-    """Their signatures agree whatever they say; with few rows the pattern is known by a lower mark."""
-    monkeypatch.setattr("m3kit.data.near.COMMON", 20)
+    """Most of what they are made of stands in all; with few rows that is known by a lower mark."""
+    monkeypatch.setattr("m3kit.data.near.FREQUENT", 20)
     generator = random.Random(6)
     names = [" ".join("".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=8)) for _ in "ab") for _ in range(600)]
     queries = [f"what is the price of {name} today?" for name in names]
@@ -194,3 +194,45 @@ def test_labels_of_two_files_with_one_text_are_kept_apart(tmp_path):
     labels = json.loads((tmp_path / "prepared" / "eval" / "classification" / "labels.json").read_text())
     assert sorted(labels) == ["lost card", "lost_card", "other"]
     assert len(set(labels.values())) == 3
+
+
+def test_a_file_named_test_is_what_the_model_is_tested_with(tmp_path, capsys):
+    rows, tests = retrieval_rows(100), retrieval_rows(30, seed=2)
+    tests[0]["query"] = rows[7]["query"] + "?"
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", rows)
+    write_jsonl(tmp_path / "retrieval" / "test.jsonl", tests)
+    write_jsonl(tmp_path / "retrieval" / "dev.jsonl", retrieval_rows(9, seed=3))
+    _, written = run(tmp_path / "retrieval", tmp_path / "prepared")
+    data = read_eval_folder(tmp_path / "prepared" / "eval").retrieval
+    assert set(data.queries.values()) == {row["query"] for row in tests}
+    assert {text for row in tests for text in (row["positive"], row["negative"])} <= set(data.passages.values())
+    assert rows[7]["query"] not in {row["query"] for row in written["retrieval/train.jsonl"]}
+    assert len(written["retrieval/train.jsonl"]) > 90
+    assert list(written) == ["retrieval/train.jsonl"]
+    said = capsys.readouterr().err
+    for name in ("test", "dev"):
+        assert f"left out of training: {tmp_path / 'retrieval' / name}.jsonl (its name says {name})" in said
+    # Without a share to hold out they are left out all the same, and it is said how to use them.
+    run(tmp_path / "retrieval", tmp_path / "other", holdout=0)
+    assert not (tmp_path / "other" / "eval").exists()
+    assert "to evaluate with what is left out: --holdout 0.05" in capsys.readouterr().err
+
+
+def test_what_is_wrong_in_a_file_to_test_with_does_not_stop_training(tmp_path, capsys):
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", retrieval_rows(100))
+    (tmp_path / "retrieval" / "test.jsonl").write_text("no json\n")
+    manifest, _ = run(tmp_path / "retrieval", tmp_path / "prepared", holdout=0.1)
+    assert manifest["held_out"] == {"retrieval": 10}
+    assert "test.jsonl:1: not valid JSON" in capsys.readouterr().err
+
+
+def test_rows_of_one_group_are_held_out_together(tmp_path):
+    rows = retrieval_rows(400)
+    for number, row in enumerate(rows):
+        row["doc_id"] = f"doc {number // 4}"
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", rows)
+    manifest, written = run(tmp_path / "retrieval", tmp_path / "prepared", holdout=0.1)
+    assert 36 <= manifest["held_out"]["retrieval"] <= 44
+    groups = {row["query"]: row["doc_id"] for row in rows}
+    held = {groups[row["text"]] for row in read_jsonl(tmp_path / "prepared" / "eval" / "queries.jsonl")}
+    assert not held & {groups[row["query"]] for row in written["retrieval/train.jsonl"]}

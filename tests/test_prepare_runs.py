@@ -1,4 +1,4 @@
-"""`m3kit prepare` run again, killed, on several cores, in a terminal: the same bytes, and no work twice."""
+"""`m3kit prepare` run again, killed, elsewhere: the same bytes."""
 
 from __future__ import annotations
 
@@ -50,26 +50,14 @@ def many_rows(tmp_path) -> Path:
 
 
 @pytest.mark.slow
-def test_processes_and_parts_make_no_difference(tmp_path, monkeypatch):
-    data = many_rows(tmp_path)
-    prepare([data], tmp_path / "one", Settings(holdout=0.05))
-    monkeypatch.setattr("m3kit.data.workers.WORTH_PROCESSES", 0)
-    monkeypatch.setattr("m3kit.data.inspection.PART_BYTES", 5000)
-    monkeypatch.setattr("m3kit.data.rowindex.ROWS_A_PART", 70)
-    monkeypatch.setattr("m3kit.data.rowindex.BYTES_A_PART", 3000)
-    prepare([data], tmp_path / "many", Settings(holdout=0.05))
-    assert outputs(tmp_path / "one") == outputs(tmp_path / "many")
-
-
-@pytest.mark.slow
 def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     data = many_rows(tmp_path)
     prepare([data], tmp_path / "one", Settings())
     code = (
         "import os, sys\n"
         "import m3kit.data.prepare as p\n"
-        "write, p.Preparation.write = p.Preparation.write, lambda self, data, plan: (\n"
-        "    write(self, data, plan) if data.task != 'sts' else os.kill(os.getpid(), 9))\n"
+        "convert, p.Room._convert = p.Room._convert, lambda self, job, output: (\n"
+        "    convert(self, job, output) if job.data.task != 'sts' else os.kill(os.getpid(), 9))\n"
         "p.prepare([p.Path(sys.argv[1])], p.Path(sys.argv[2]), p.Settings())\n"
     )
     output = tmp_path / "other" / "prepared"
@@ -82,30 +70,12 @@ def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.json"}
 
 
-@pytest.mark.slow
-def test_what_has_not_changed_is_not_prepared_again(tmp_path, capsys):
-    data, output = many_rows(tmp_path), tmp_path / "prepared"
-
-    def is_kept(**settings) -> bool:
-        before = output.stat().st_ino
-        folders = prepare([data], output, Settings(**settings))
-        assert [folder.name for folder in folders][-2:] == ["retrieval", "sts"]
-        said = "left as it is" in capsys.readouterr().err
-        assert said == (output.stat().st_ino == before)
-        return said
-
-    prepare([data], output, Settings())
-    assert is_kept()
-    assert not is_kept(seed=7)
-    assert is_kept(seed=7)
-    file = data / "retrieval" / "train.jsonl"
-    file.write_text(file.read_text() + json.dumps({"query": "new", "positive": "one"}) + "\n")
-    assert not is_kept(seed=7)
-    (data / "classification" / "labels.json").write_text('{"l1": "the first"}')
-    assert not is_kept(seed=7)
-    (output / "retrieval" / "train.jsonl").write_text("changed by hand\n")
-    assert not is_kept(seed=7)
-    assert is_kept(seed=7)
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run("--train_data", "example_data", "--output_dir", tmp_path / "file" / "prepared")
+    assert done.returncode == 1
+    assert "cannot write" in done.stderr and "choose another --output_dir" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow

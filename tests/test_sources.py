@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from m3kit.data.sources import data_kind, data_stem, find_files
+from m3kit.data.sources import data_kind, data_stem, find_files, find_sources
 from m3kit.errors import KitError
 
 
@@ -20,7 +20,7 @@ def make(folder: Path, *names: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("packed", ["", ".gz", ".zst", ".GZ"])
-@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "JSONL"])
+@pytest.mark.parametrize("kind", ["jsonl", "ndjson", "json", "csv", "tsv", "parquet", "arrow", "xlsx", "JSONL"])
 def test_data_files_are_known_by_their_names(tmp_path, kind, packed):
     (file,) = make(tmp_path, f"my.train.{kind}{packed}")
     assert find_files([tmp_path]) == [file]
@@ -49,11 +49,11 @@ def test_files_beside_the_data_are_no_data_and_not_spoken_of(tmp_path, capsys):
 
 
 def test_what_is_not_read_is_told(tmp_path, capsys):
-    make(tmp_path, "train.jsonl", "README.md", "a/old.xlsx", "a/b/deep.jsonl")
+    make(tmp_path, "train.jsonl", "README.md", "a/old.xls", "a/b/deep.jsonl")
     find_files([tmp_path])
     told = capsys.readouterr().err.splitlines()
-    assert [line.split(" (")[0] for line in told] == [
-        f"not read: {tmp_path / name}" for name in ("README.md", "a/old.xlsx", "a/b")
+    assert sorted(line.split(" (")[0] for line in told) == [
+        f"not read: {tmp_path / name}" for name in ("README.md", "a/b", "a/old.xls")
     ]
 
 
@@ -102,3 +102,67 @@ def test_a_missing_path_and_a_folder_without_data_are_named(tmp_path):
     make(tmp_path, "notes.txt", "eval/corpus.jsonl")
     with pytest.raises(KitError, match="no data file in .*jsonl .*parquet"):
         find_files([tmp_path])
+
+
+def splits(folder: Path) -> dict[str, str]:
+    """What each file (BEIR folder) is taken for."""
+    return {str(source.path.relative_to(folder)): source.split for source in find_sources([folder])}
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [
+        ("test.jsonl", "test"),
+        ("Test.JSONL.gz", "test"),
+        ("test-00000-of-00001.parquet", "test"),
+        ("dev.csv", "dev"),
+        ("my_dev.csv", "dev"),
+        ("validation.json", "validation"),
+        ("val_dataset.json", "val"),
+        ("eval.jsonl", "eval"),
+        ("evaluation_data.tsv", "evaluation"),
+        ("a.valid.jsonl", "valid"),
+        ("test/part-1.jsonl", "test"),
+        ("train.jsonl", "train"),
+        ("latest.jsonl", "train"),
+        ("development.jsonl", "train"),
+        ("test_questions_of_physics.jsonl", "train"),
+        ("retrieval/dev/x.jsonl", None),
+    ],
+)
+def test_files_to_test_with_are_known_by_their_names_and_their_folders(tmp_path, name, split):
+    make(tmp_path, "data.jsonl", name)
+    assert splits(tmp_path).get(name) == split
+    assert name in map(str, (path.relative_to(tmp_path) for path in find_files([tmp_path]))) or split != "train"
+
+
+def test_a_file_to_test_with_is_trained_on_where_it_is_named(tmp_path):
+    (file,) = make(tmp_path, "test.jsonl")
+    assert find_files([file]) == [file]
+    with pytest.raises(KitError, match=r"only data to test with, by its name \(test\); name the file itself"):
+        find_sources([tmp_path])
+
+
+def test_folders_of_the_library_datasets_are_read_without_a_word(tmp_path, capsys):
+    parts = ("train", "test")
+    names = [f"{part}/{name}" for part in parts for name in ("data-00000-of-00001.arrow", "state.json")]
+    make(tmp_path, *names, "dataset_dict.json", "train/dataset_info.json", "test/dataset_info.json")
+    assert splits(tmp_path) == {f"{part}/data-00000-of-00001.arrow": part for part in parts}
+    assert find_files([tmp_path / "test"]) == [tmp_path / "test" / "data-00000-of-00001.arrow"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("place", [".", "retrieval"])
+def test_a_beir_folder_is_one_source_for_each_of_its_qrels(tmp_path, place):
+    make(tmp_path / place, "corpus.jsonl", "queries.jsonl", "qrels/train.tsv", "qrels/dev.tsv", "qrels/readme.txt")
+    sources = find_sources([tmp_path])
+    assert [(source.path, source.split) for source in sources] == [
+        (tmp_path / place, "train"),
+        (tmp_path / place, "dev"),
+    ]
+
+
+def test_the_output_of_an_earlier_run_is_no_data(tmp_path):
+    (file, *_) = make(tmp_path, "a/rows.jsonl", "manifest.json", "problems.jsonl")
+    assert find_files([tmp_path]) == [file]
+    assert find_files([*make(tmp_path / "b", "manifest.json")]) == [tmp_path / "b" / "manifest.json"]

@@ -6,17 +6,15 @@ import argparse
 import io
 import json
 import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-from m3kit.data.preparation import Preparation, about, sentence
-from m3kit.data.problems import ERROR, NOTE, WARNING, Findings
-from m3kit.data.progress import progress
+from m3kit.data.prepare import Room, about, left_out, sentence
+from m3kit.data.problems import ASIDE, ERROR, NOTE, WARNING
 from m3kit.data.settings import add_reading_arguments, settings_of
-from m3kit.data.sources import find_files
-from m3kit.data.workers import workers
+from m3kit.data.sources import find_sources
+from m3kit.progress import bar
+
+_TOLD = {ERROR: "errors", ASIDE: "bad rows that would be set aside", WARNING: "warnings", NOTE: "notes"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,50 +26,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print what was found; 1 when there are errors."""
     settings = settings_of(args)
-    files = find_files(Path(path) for path in args.paths)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="m3kit-check-")))
-        bar = stack.enter_context(progress(both=True))
-        pool = stack.enter_context(workers(sum(file.stat().st_size for file in files if file.is_file())))
-        preparation = Preparation(settings, folder, pool, bar)
-        entries = _try(preparation, files)
-        bar.close()
-        if args.json:
-            _print_json(entries, preparation.findings)
-        else:
-            _print(entries, preparation.findings)
-    return 1 if preparation.findings.errors else 0
-
-
-def _try(preparation: Preparation, files: list[Path]) -> list[dict[str, Any]]:
-    """Go as far as `prepare` would: some rows turn out to be of no use only when they are converted."""
-    sets = preparation.inspect(files)
-    plans = preparation.plan(sets)
-    if preparation.findings.errors:
-        return [about(data) for data in sets]
-    return [preparation.write(data, plan, kept=False) for data, plan in zip(sets, plans, strict=True)]
-
-
-def _print(entries: list[dict[str, Any]], findings: Findings) -> None:
-    for entry in entries:
-        print(sentence(entry))
-    findings.tell(sys.stdout, _TOLD)
-    counts = {severity: sum(n for (found, _), n in findings.counts.items() if found == severity) for severity in _TOLD}
-    told = ", ".join(f"{count} {_TOLD[severity]}" for severity, count in counts.items() if count)
-    print(f"found: {told or 'nothing that is wrong'}")
-
-
-_TOLD = {ERROR: "errors", "set aside": "bad rows that would be set aside", WARNING: "warnings", NOTE: "notes"}
-
-
-def _print_json(entries: list[dict[str, Any]], findings: Findings) -> None:
-    """The problems go out as they lie on the disk: there may be more than memory holds."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal is
-    sets = json.dumps(entries, ensure_ascii=False)
-    summary = json.dumps(findings.summary(), ensure_ascii=False)
-    sys.stdout.write(f'{{"errors": {findings.errors}, "sets": {sets}, "summary": {summary}, "problems": [')
-    with findings.path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file):
-            sys.stdout.write(("," if number else "") + "\n" + line.rstrip("\n"))
-    sys.stdout.write("\n]}\n")
+    sources = find_sources(Path(path) for path in args.paths)
+    with bar(None, "reading", "rows") as shown:
+        room = Room(settings, shown)
+        # As far as `prepare` would go: some rows turn out to be of no use only when they are converted.
+        sets = room.read(sources)
+        if room.findings.errors:
+            room.try_converting(sets)
+        entries = list(map(about, sets)) if room.findings.errors else room.convert(sets, None)
+    findings = room.findings
+    if args.json:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(encoding="utf-8")  # JSON is UTF-8 whatever the terminal is
+        problems = [problem.as_json() for problem in findings.problems]
+        found = {"errors": findings.errors, "sets": entries, "summary": findings.summary(), "problems": problems}
+        print(json.dumps(found, ensure_ascii=False, indent=1))
+    else:
+        for entry in entries:
+            print(sentence(entry))
+        for path, split in left_out(sources).items():
+            print(f"left out of training: {path} (its name says {split})")
+        findings.tell(sys.stdout, _TOLD)
+        told = ", ".join(f"{count} {name}" for severity, name in _TOLD.items() if (count := findings.count(severity)))
+        print(f"found: {told or 'nothing that is wrong'}")
+    return 1 if findings.errors else 0

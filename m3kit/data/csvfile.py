@@ -1,152 +1,133 @@
-"""The rows of a CSV file as JSON objects, each with the line in which it starts; a bad row costs no other.
+"""The rows of a table as dicts, each with the line in which it starts: CSV, and the sheets that others read.
 
-A cell is kept to the letter; an empty one is null.
+A cell is kept to the letter; an empty one is None. A bad row costs no other.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
+import json
+import re
 from collections import Counter
-from collections.abc import Iterator
-from itertools import chain
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Iterator
+from typing import Any
 
-import orjson
-
+from m3kit.data.jsonfile import undecoded
+from m3kit.data.layouts import is_header
 from m3kit.data.problems import BadRow
-from m3kit.data.sources import AS_UTF8, ROW_LIMIT, open_text
 from m3kit.data.text import shown
 
-LIST = 'cells of "{name}" that hold a JSON list of texts are read as that list'
+CELL_LIMIT = 1 << 26  # characters; more is a forgotten quote
 CLOSE_QUOTES = 'close every quote, write a quote within a cell as "", and quote a cell with line ends'
-BOM = "\ufeff"
-# As pandas writes a column of lists.
-NO_LIST = 'cells of "{name}" from line {line} on look like lists, but are no JSON lists of texts: read as one text each'
+TRIPLE = ["query", "positive", "negative"]
+# What divides the columns, as the first line says that Excel writes.
+_EXCEL = re.compile(rb"sep=([,;\t|])\r?\n", re.IGNORECASE)
+Row = tuple[int, dict[str, Any] | BadRow, bytes | None]
 
 
-def csv_rows(source: Path, delimiter: str, notes: list[str]) -> Iterator[tuple[int, bytes | BadRow]]:
-    """The line in which each row starts, and the row as JSON or what is wrong with it.
-
-    Raises ``BadRow`` where what follows cannot be told apart any more.
-    """
+def csv_rows(content: bytes, kind: str, notes: list[str]) -> Iterator[Row]:
+    """The rows of CSV, or of tab-separated values (``kind`` "tsv"). Raises ``BadRow`` where reading has to stop."""
+    lines, excel = (
+        io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="\n"),
+        _EXCEL.match(content),
+    )
+    usual = delimiter = "\t" if kind == "tsv" else ","
+    if excel:
+        delimiter = excel[1].decode()
+        next(lines)
+    elif kind == "csv":
+        delimiter = max(",;\t", key=content[: 1 << 16].lstrip().partition(b"\n")[0].decode("latin-1").count)
+    if delimiter != usual:
+        name = {",": "commas", ";": "semicolons", "\t": "tabs"}.get(delimiter, repr(delimiter))
+        notes.append(f"its columns are divided by {name}, read as such")
     header: list[str] = []
     first = ""  # the header as it stands there
-    told: set[tuple[str, str]] = set()
-    for line, cells, raw in _cells(source, delimiter):
-        if not isinstance(cells, BadRow) and _quote_after_space(cells, raw, delimiter):
-            what = "a quote after a space would be read as a part of the text"
-            cells = BadRow(what, "delete the space before the quote", line, "csv-quotes", raw)
+    for line, raw in _rows(lines, delimiter, 2 if excel else 1):
+        cells, text = _cells(raw, delimiter, line), raw.strip("\ufeff \r\n")
+        row: dict[str, Any] | BadRow
         if isinstance(cells, BadRow):
             if not header:
                 raise cells
-            yield line, cells
+            row = cells
         elif not header:
-            header, first = _checked_header(cells, line, notes), raw.strip()
-        elif raw.strip(BOM).strip() == first:  # where files were put together
-            yield line, BadRow("the header line once more", "delete it", code="csv-header", row=raw)
+            if delimiter != "\t" or len(cells) != len(TRIPLE) or is_header([cell.strip() for cell in cells]):
+                header, first = _header(cells, line, notes), text
+                continue
+            notes.append("has no header line; its three columns are taken for query, positive and negative")
+            header, first = TRIPLE, ""
+            row = _row(header, cells, notes)
+        elif text == first:  # where files were put together
+            row = BadRow("the header line once more", "delete it", code="csv-header")
         elif len(cells) != len(header):
-            what = f"{len(cells)} cells where the header has {len(header)}"
             fix = f'put a cell with "{delimiter}" or line ends in it into quotes'
-            yield line, BadRow(what, fix, code="csv-fields", row=raw)
+            row = BadRow(f"{len(cells)} cells where the header has {len(header)}", fix, code="csv-fields")
         else:
-            row: dict[str, Any] = {}
-            for name, cell in zip(header, cells, strict=True):
-                row[name] = cell or None
-                if cell.startswith(('["', "['")):
-                    texts = _texts(cell)
-                    row[name], what = (cell, NO_LIST) if texts is None else (texts, LIST)
-                    if (name, what) not in told:
-                        told.add((name, what))
-                        notes.append(what.format(name=shown(name), line=line))
-            yield line, orjson.dumps(row)
+            row = _row(header, cells, notes)
+        yield line, row, raw.encode("utf-8", "surrogateescape") if isinstance(row, BadRow) else None
     if not header:
         raise BadRow("there is no header line", "put the names of the columns into the first line", code="csv-header")
 
 
-def _cells(source: Path, delimiter: str) -> Iterator[tuple[int, list[str] | BadRow, str]]:
-    """The rows that are not blank, each with the line in which it starts, and as it stands there."""
-    csv.field_size_limit(ROW_LIMIT)
-    flaws: list[BadRow] = []
-    raw: list[str] = []  # the lines of the row at hand
-    line = 1
-    with open_text(source) as stream:
-        lines = _text_lines(stream, flaws, raw)
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
-        while True:
-            line += len(raw)
-            raw.clear()
-            try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                if "limit" in str(error):
-                    what = f"a cell of more than {ROW_LIMIT >> 20} MB"
-                    raise BadRow(what, CLOSE_QUOTES, line, code="too-long") from error
-                if "end of data" in str(error) or not _read_to_its_end(raw, lines, delimiter):
-                    what = "a quote that opens in this row is never closed"
-                    raise BadRow(what, CLOSE_QUOTES, line, code="unfinished") from error
-                flaws.append(BadRow(f"not valid CSV ({error})", CLOSE_QUOTES, line, code="csv-quotes"))
-                cells = []
-            if flaws:
-                flaws[0].row = "".join(raw)
-                yield line, flaws[0], flaws[0].row
-                flaws.clear()
-            elif len(cells) > 1 or "".join(cells).strip():
-                yield line, cells, "".join(raw)
+def table_rows(rows: Iterable[tuple[Any, ...]], notes: list[str]) -> Iterator[Row]:
+    """The rows of a sheet whose first row that is not empty names its columns."""
+    header: list[str] = []
+    for line, cells in enumerate(rows, start=1):
+        width = max((number for number, cell in enumerate(cells, start=1) if cell is not None), default=0)
+        if width and not header:
+            header = _header(["" if cell is None else str(cell) for cell in cells[:width]], line, notes)
+        elif width > len(header):
+            wide = BadRow("a cell in a column without a name", "name the column or empty it", code="csv-fields")
+            yield line, wide, str(cells).encode()
+        elif width:
+            yield line, _row(header, [*cells, *[None] * len(header)], notes), None
 
 
-def _read_to_its_end(raw: list[str], lines: Iterator[str], delimiter: str) -> bool:
-    """Read the lines on which a bad row goes on, by a reader that forgives: they are no rows of their own.
+def _rows(lines: Iterable[str], delimiter: str, line: int) -> Iterator[tuple[int, str]]:
+    """The rows that are not blank, as they stand there, each with its line: by a reader that forgives.
 
-    False where the file ends within a quote, or a cell has no end.
+    What a bad row has on further lines is thus taken for no row of its own.
     """
-    ended = False
+    csv.field_size_limit(CELL_LIMIT)
+    raw: list[str] = []
 
-    def all_of_it() -> Iterator[str]:
-        nonlocal ended
-        for text in chain(tuple(raw), lines):
-            yield text.replace("\r", " ").replace("\0", "")  # not even this reader forgives those
-        ended = True
+    def without_cr() -> Iterator[str]:
+        for text in lines:
+            raw.append(text)
+            yield text.replace("\r", " ")  # within a cell without quotes not even this reader forgives it
 
     try:
-        next(csv.reader(all_of_it(), delimiter=delimiter), None)
-    except csv.Error:
-        return False
-    return not ended
+        for cells in csv.reader(without_cr(), delimiter=delimiter):
+            if len(cells) > 1 or "".join(cells).strip():
+                yield line, "".join(raw)
+            line += len(raw)
+            raw.clear()
+    except csv.Error as error:
+        raise BadRow("a cell without an end", CLOSE_QUOTES, line, code="too-long") from error
 
 
-def _text_lines(stream: BinaryIO, flaws: list[BadRow], read: list[str]) -> Iterator[str]:
-    """The lines as text, also added to ``read``. The csv module is not told of what is wrong with one, so that it can
-    go on after it."""
-    for number, raw in enumerate(iter(lambda: stream.readline(ROW_LIMIT), b""), start=1):
-        read.append(raw.decode("utf-8", "backslashreplace"))
-        if len(raw) == ROW_LIMIT:
-            raise BadRow(f"a line of {ROW_LIMIT >> 20} MB or more", "end each row with a line end", number, "too-long")
-        if b"\0" in raw:
-            flaws.append(BadRow("a NUL byte in the text", AS_UTF8, number, code="nul"))
-            raw = raw.replace(b"\0", b"")
-        try:
-            yield raw.decode("utf-8")
-        except UnicodeDecodeError as error:
-            flaws.append(BadRow(f"not UTF-8 (byte {error.start + 1})", AS_UTF8, number, code="utf-8"))
-            yield raw.decode("utf-8", "replace")
+def _cells(raw: str, delimiter: str, line: int) -> list[str] | BadRow:
+    """The cells of a row, or what is wrong with it. Raises ``BadRow`` where a quote is open to the end of the file."""
+    flaw = undecoded(raw, line)
+    try:
+        cells = next(csv.reader([raw], delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        # One more line is a part of the row only where a quote is open.
+        if len([*csv.reader([raw.replace("\r", " "), ""], delimiter=delimiter)]) == 1:
+            raise BadRow("a quote that opens in this row is never closed", CLOSE_QUOTES, line, "unfinished") from error
+        return flaw or BadRow(f"not valid CSV ({error})", CLOSE_QUOTES, line, "csv-quotes")
+    bare = [cell.lstrip(" ") for cell in cells]
+    if not flaw and any(cell != text and text.startswith('"') for cell, text in zip(cells, bare, strict=True)):
+        # A text may begin so if it is quoted as a whole; then it stays the same where spaces before cells are skipped.
+        skipping = next(csv.reader([raw], delimiter=delimiter, skipinitialspace=True))
+        if [cell.lstrip(" ") for cell in skipping] != bare:
+            what = "a quote after a space would be read as a part of the text"
+            return BadRow(what, "delete the space before the quote", line, "csv-quotes")
+    return flaw or cells
 
 
-def _quote_after_space(cells: list[str], raw: str, delimiter: str) -> bool:
-    """Whether a cell is quoted, but only after a space, so that its quotes are no quotes."""
-    suspects = [number for number, cell in enumerate(cells) if cell[:1] == " " and cell.lstrip(" ")[:1] == '"']
-    if not suspects:
-        return False
-    # A text may begin so if it is quoted as a whole; then it stays the same where spaces before cells are skipped.
-    skipping = csv.reader(io.StringIO(raw, newline="\n"), delimiter=delimiter, skipinitialspace=True)
-    other = next(skipping, [])
-    return len(other) != len(cells) or any(other[number] != cells[number] for number in suspects)
-
-
-def _checked_header(cells: list[str], line: int, notes: list[str]) -> list[str]:
+def _header(cells: list[str], line: int, notes: list[str]) -> list[str]:
     header = [name.strip() for name in cells]
     if header != cells:
         notes.append("spaces around the names of its columns are left out")
@@ -155,14 +136,35 @@ def _checked_header(cells: list[str], line: int, notes: list[str]) -> list[str]:
             fix = "name each column in the header line, or leave it out (pandas: index=False)"
             raise BadRow("a column without a name", fix, line, "csv-header")
         if count > 1:
-            what = f'{count} columns are named "{shown(name)}"'
-            raise BadRow(what, "name each column differently", line, "csv-header")
+            raise BadRow(f'{count} columns are named "{shown(name)}"', "name each differently", line, "csv-header")
     return header
 
 
+def _row(header: list[str], cells: list[Any], notes: list[str]) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for name, cell in zip(header, cells, strict=False):
+        row[name] = None if cell == "" else cell
+        if isinstance(cell, str) and (cell == "[]" or cell.startswith(('["', "['"))):
+            texts = _texts(cell)
+            row[name] = cell if texts is None else texts
+            note = f'cells of "{shown(name)}" that hold a list of texts are read as that list'
+            if texts is None:
+                note = f'cells of "{shown(name)}" look like lists of texts, but are none: read as one text each'
+            if note not in notes:
+                notes.append(note)
+    return row
+
+
 def _texts(cell: str) -> list[str] | None:
+    """The texts of a list as JSON has it, or as Python (pandas) prints it."""
     try:
-        values = orjson.loads(cell)
-    except orjson.JSONDecodeError:
-        return None
+        values = json.loads(cell)
+    except (ValueError, RecursionError):
+        try:
+            values = ast.literal_eval(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            return None
+        # Of numpy's lists, which have no commas, Python would make one text.
+        if str(values).replace(" ", "") != cell.replace(" ", ""):
+            return None
     return values if all(isinstance(value, str) for value in values) else None

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import argparse
-import math
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from m3kit.arguments import add_settings, positive
-from m3kit.data.formats import FIELDS
+from m3kit.data.layouts import FIELDS
 from m3kit.errors import KitError
 from m3kit.settings import BY_NAME
 
 
 @dataclass(frozen=True)
 class Settings:
+    """The kit's settings of these names, and what `check` and `prepare` alone are told."""
+
     train_group_size: int = 8
     seed: int = 42
     query_instruction_for_retrieval: str = ""
     classification_positives: str = "labels"
-    # how rows are read
-    task: str | None = None  # of rows {"text", "label"} outside a task folder
+    task: str | None = None
     columns: tuple[tuple[str, str], ...] = ()  # (field, the column in which it stands)
     sts_max_score: float = 1.0
     sts_as: str = "graded"
-    # what is done about bad rows
     strict: bool = False
     skip_bad_rows: bool = False
-    # what is compared with
-    eval_data: str | None = None
-    holdout: float = 0.0  # the share of the rows that is kept back for evaluation
+    eval_data: str | None = None  # what the training data is compared with
+    holdout: float = 0.0
     tokenizer: str | None = None  # of the model that is to be trained
     cache_dir: str | None = None
     query_max_len: int = 512
@@ -38,18 +36,12 @@ class Settings:
 
     def check(self) -> None:
         """Raise ``KitError`` where a setting makes no sense."""
-        if self.train_group_size < 2:
-            raise KitError("train_group_size must be 2 or more: a softmax over one candidate teaches nothing")
-        if min(self.query_max_len, self.passage_max_len, self.batch_size) < 1:
-            raise KitError("query_max_len, passage_max_len and batch_size must be 1 or more")
+        for name in ("train_group_size", "seed", "sts_max_score", "holdout", "query_max_len", "passage_max_len"):
+            BY_NAME[name].parse(str(getattr(self, name)))
         if self.eval_data and not Path(self.eval_data).is_dir():
             raise KitError(
                 f"the evaluation data {self.eval_data} is no folder; give --eval_data another, or leave it out"
             )
-        if not 0 <= self.holdout < 1:
-            raise KitError(f"holdout is the share of the rows kept back, from 0 to below 1, not {self.holdout:g}")
-        if not 0 < self.sts_max_score < math.inf:
-            raise KitError(f"sts_max_score is the largest score of the files, above 0, not {self.sts_max_score:g}")
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:

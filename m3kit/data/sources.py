@@ -1,18 +1,19 @@
-"""From the paths that a user gives to plain files on this disk: found by name, unpacked, and no other kind of file."""
+"""From the paths that a user gives to the files that hold rows, by their names: those to train on, those to test with.
+
+Only the standard library is used here: a plan is made before the packages are installed.
+"""
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
+import shlex
 import sys
-import tempfile
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import BinaryIO
 
-from m3kit.data.problems import BadRow
 from m3kit.errors import KitError
 
 # A folder of this name holds evaluation data in BEIR form, never training rows.
@@ -20,64 +21,51 @@ EVAL_FOLDER = "eval"
 # Rows of one label must not be each other's negatives: FlagEmbedding looks for this at the end of the folder's name.
 NO_IN_BATCH_NEG = "no_in_batch_neg"
 LABELLED_TASKS = ("classification", "clustering")
-# Files that belong beside the data: what the labels mean, and the rows that an earlier run rejected.
-NEVER_DATA = ("labels.json", "rejected.jsonl")
+# Files that belong beside the data: what the labels mean, the rows that an earlier run rejected, and what the library
+# datasets writes beside its Arrow files.
+NEVER_DATA = ("labels.json", "rejected.jsonl", "state.json", "dataset_info.json", "dataset_dict.json")
 # What prepare writes beside its folders. By one of the names alone a file may be training data.
 PREPARED = {"manifest.json", "problems.jsonl"}
-ENDINGS = ".jsonl .ndjson .json .csv .tsv .parquet, each also with .gz or .zst"
-_DATA_FILE = re.compile(r"(?is)(?P<stem>.+)\.(?P<kind>jsonl|ndjson|json|csv|tsv|parquet)(\.(gz|zst))?")
+ENDINGS = ".jsonl .ndjson .json .csv .tsv .parquet .arrow .xlsx, each also with .gz or .zst"
+_DATA_FILE = re.compile(r"(?is)(?P<stem>.+)\.(?P<kind>jsonl|ndjson|json|csv|tsv|parquet|arrow|xlsx)(\.(gz|zst))?")
+# What a name says of a part of a data set: "test-00000-of-00001", "my_dev", "val_dataset". The best to test with first.
+SPLITS = ("test", "validation", "valid", "val", "dev", "eval", "evaluation")
+_SPLIT = re.compile(rf"(?i)(?:.*[-_. ])?({'|'.join(SPLITS)})(?:[-_. ]?(?:data|set|dataset|split))?(?:[-_.]\d.*)?")
+BEIR_FILES = {"corpus.jsonl", "queries.jsonl", "qrels"}
 
-# How many bytes of a file are held in memory: as a rule, and at most. A longer row is a forgotten quote or bracket.
-BLOCK = 1 << 16
-ROW_LIMIT = 1 << 26
-BOM = b"\xef\xbb\xbf"
-PARQUET = b"PAR1"
-PACKINGS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-AS_UTF8 = "save the file as UTF-8"
-# What else a file may turn out to be, by its first bytes once it is unpacked, and what to do then.
-FOREIGN = {
-    b"\xff\xfe\x00\x00": ("UTF-32 text", AS_UTF8),
-    b"\x00\x00\xfe\xff": ("UTF-32 text", AS_UTF8),
-    b"\xff\xfe": ("UTF-16 text", AS_UTF8),
-    b"\xfe\xff": ("UTF-16 text", AS_UTF8),
-    b"PK\x03\x04": ("a ZIP archive or an Excel file", "unpack it; save an Excel sheet as CSV in UTF-8"),
-    b"BZh": ("packed with bzip2", "unpack it, or pack it with gzip"),
-    b"\xfd7zXZ\x00": ("packed with xz", "unpack it, or pack it with gzip"),
-    b"ARROW1": ("an Arrow file", "save it as Parquet or as JSON lines"),
-    b"version https://git-lfs": ("only Git LFS's pointer to the data", "fetch the data: git lfs pull"),
-    **{magic: (f"packed twice, {name} within", "pack it once only") for magic, name in PACKINGS.items()},
-}
+
+@dataclass(frozen=True)
+class Source:
+    """A file of rows, or a BEIR folder with ``qrels/SPLIT.tsv``. ``split``: "train", or one of ``SPLITS``."""
+
+    path: Path
+    split: str = "train"
 
 
 def find_files(train_data: Iterable[Path]) -> list[Path]:
+    """The files (BEIR folders) to train on; see ``find_sources``."""
+    return [source.path for source in find_sources(train_data) if source.split == "train"]
+
+
+def find_sources(train_data: Iterable[Path]) -> list[Source]:
     """The data files behind the given paths: a file itself, or a folder's own files and those of its subfolders.
 
-    No file comes twice, and a file that is not read is told on stderr.
+    A file that is named is trained on whatever its name. No file comes twice; one that is not read is told on stderr.
     """
-    files: dict[str, Path] = {}  # by the path without links and detours
-    for path in train_data:
-        is_folder, is_there = _look_at(path)
-        if is_folder:
-            found = _folder_files(path)
-            if not found:
-                raise KitError(f"no data file in {path} or in a folder in it ({ENDINGS}); the README has the formats")
-        elif not is_there:
-            raise KitError(f"no such file or folder: {str(path)!r}; several are given one by one, see --help")
-        elif path.name in NEVER_DATA:
-            # No error, for the shell's folder/* names it too.
-            _tell_unread(path, "never training data; rename it if it is")
-            continue
-        else:
-            found = [path]
-        for file in found:
-            real = os.path.realpath(file)
-            _check_name(file, Path(real).parent.name)
-            first = files.setdefault(real, file)
-            if first != file:
-                _tell_unread(file, f"the same file as {first}")
-    if not files:
+    sources: dict[tuple[str, str], Source] = {}  # by the path without links and detours
+    for source in (source for path in train_data for source in _sources_at(path)):
+        real = os.path.realpath(source.path)
+        try:
+            f"{source.path}{Path(real).parent.name}".encode()  # these names stand in messages and in the manifest
+        except UnicodeEncodeError as error:
+            what = f"the name {os.fsencode(source.path)!r} is not UTF-8"
+            raise KitError(f"{what}; rename the file or its folder") from error
+        first = sources.setdefault((real, source.split if source.path.is_dir() else ""), source)
+        if first.path != source.path:
+            _tell_unread(source.path, f"the same file as {first.path}")
+    if not any(source.split == "train" for source in sources.values()):
         raise KitError("none of the given paths is training data; name a data file, or a folder that holds some")
-    return list(files.values())
+    return list(sources.values())
 
 
 def data_kind(path: Path) -> str:
@@ -89,161 +77,82 @@ def data_kind(path: Path) -> str:
 def data_stem(path: Path) -> str:
     """The file's name without the endings that say what it holds: ``train`` of ``train.jsonl.gz``."""
     named = _DATA_FILE.fullmatch(path.name)
-    return named["stem"] if named else path.stem
+    return named["stem"] if named else path.name if path.is_dir() else path.stem
 
 
-def plain_file(file: Path, scratch: Path, notes: list[str]) -> tuple[Path, BadRow | None]:
-    """The file as Parquet or as text with LF at the ends of its lines: the file itself, or a copy in ``scratch``.
-
-    Where packed text is damaged that comes too, and the copy ends with the last whole line before the damage. Raises
-    ``BadRow`` for what is neither.
-    """
-    if not file.is_file():  # a pipe would keep its reader waiting
-        what = "not a regular file" if file.exists() else "no such file"
-        raise BadRow(what, "name a file on this disk or leave it out", code="unreadable")
-    source, damage, head = file, None, _first_block(file)
-    if packing := next((name for magic, name in PACKINGS.items() if head.startswith(magic)), None):
-        source = scratch_file(scratch)
-        damage = _unpack(file, packing, source)
-        head = _first_block(source)
-        if damage and (not head or head.startswith(PARQUET)):  # Parquet has its table of contents at its end
-            damage.line = 1  # what was counted are no lines
-            raise damage
-    elif file.suffix.lower() in (".gz", ".zst"):
-        notes.append("is not packed, whatever its name says; read as it is")
-    if head in (b"", BOM):
-        raise BadRow("the file is empty", "fill it or leave it out", code="empty")
-    for magic, (what, fix) in FOREIGN.items():
-        if head.startswith(magic):
-            raise BadRow(f"the file is {what}", fix, code="container")
-    if b"\n" not in head and b"\r" in head.rstrip(b"\r") and not head.startswith(PARQUET):
-        notes.append("its lines end with CR alone, as on old Macs; every CR is read as the end of a line")
-        text, source = source, scratch_file(scratch)
-        with text.open("rb") as stream, source.open("wb") as out:
-            while block := stream.read(BLOCK):
-                out.write(block.replace(b"\r", b"\n"))
-    return source, damage
+@cache  # as many rows may need it as the file has
+def how_to_convert(path: Path) -> str:
+    """The command that makes a file UTF-8, where no line of it is UTF-8 and all may be of an older encoding."""
+    if not data_kind(path) or path.suffix.lower() in (".gz", ".zst"):
+        return "save the file as UTF-8"
+    for line in path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"):
+        if not line.isascii():
+            if "\ufffd" in line.decode("cp1252", "replace") or "\ufffd" not in line.decode("utf-8", "replace"):
+                return "save the file as UTF-8"
+    name = shlex.quote(str(path))
+    return f"convert it: iconv -f cp1252 -t utf-8 {name} > {name}.utf8 && mv {name}.utf8 {name}"
 
 
-def open_text(source: Path) -> BinaryIO:
-    """The file from its first byte after a byte order mark."""
-    stream = source.open("rb")
-    if stream.read(len(BOM)) != BOM:
-        stream.seek(0)
-    return stream
-
-
-def scratch_file(scratch: Path) -> Path:
-    """A new empty file in the folder for temporary files."""
-    descriptor, name = tempfile.mkstemp(dir=scratch)
-    os.close(descriptor)
-    return Path(name)
-
-
-def _first_block(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(BLOCK)
-
-
-def _unpack(file: Path, packing: str, target: Path) -> BadRow | None:
-    """Write what the file holds; where it is damaged, the whole lines before that, and say so."""
-    size = whole_lines = lines = 0
-    with target.open("wb") as out:
-        try:
-            for block in _unpacked_blocks(file, packing):
-                out.write(block)
-                if b"\n" in block:
-                    whole_lines = size + block.rindex(b"\n") + 1
-                    lines += block.count(b"\n")
-                size += len(block)
-        except _Damaged as damaged:
-            out.truncate(whole_lines)
-            what = f"the {packing} data are cut off or damaged here ({damaged}); reading stopped there"
-            return BadRow(what, "copy the file again, or pack it again", lines + 1, "damaged")
-    return None
-
-
-class _Damaged(Exception):
-    """Why packed data cannot be unpacked any further."""
-
-
-def _unpacked_blocks(file: Path, packing: str) -> Iterator[bytes]:
-    with file.open("rb") as raw:
-        if packing == "gzip":
-            stream = gzip.GzipFile(fileobj=raw)
-            read = stream.read1  # read() would lose what it has when it meets the damage
-        else:
-            import pyarrow
-
-            stream = pyarrow.input_stream(raw, compression="zstd")
-            read = stream.read
-        with stream:
-            while True:
-                try:
-                    block = read(BLOCK)
-                except (EOFError, OSError, zlib.error) as error:
-                    raise _Damaged(str(error)) from error
-                if not block:
-                    return
-                yield block
-
-
-def _look_at(path: Path) -> tuple[bool, bool]:
-    """(is a folder, is there)."""
+def _sources_at(path: Path) -> list[Source]:
+    """What a path that the user gives stands for."""
     try:
-        return path.is_dir(), path.exists()
+        is_folder, is_there = path.is_dir(), path.exists()
     except OSError as error:  # a folder on the way is closed, or the name is too long to be one
         raise KitError(f"cannot look at {str(path)!r} ({error.strerror}); see its spelling and its rights") from error
+    if not is_there:
+        raise KitError(f"no such file or folder: {str(path)!r}; several are given one by one, see --help")
+    if not is_folder and path.name in NEVER_DATA:
+        _tell_unread(path, "never training data; rename it if it is")  # no error, for the shell's * names it too
+    if not is_folder:
+        return [Source(path)] if path.name not in NEVER_DATA else []
+    found = _in_folder(path, "train", deeper=True)
+    if not found:
+        raise KitError(f"no data file in {path} or in a folder in it ({ENDINGS}); the README has the formats")
+    first = found[0]
+    if all(source.split != "train" for source in found):
+        fix = f"name the file itself to train on it: {first.path}"
+        if first.path.is_dir():
+            qrels = first.path / "qrels"
+            fix = f"to train on it: cp {shlex.quote(f'{qrels}/{first.split}.tsv')} {shlex.quote(f'{qrels}/train.tsv')}"
+        raise KitError(f"{path} has only data to test with, by its name ({first.split}); {fix}")
+    return found
 
 
-def _check_name(file: Path, folder: str) -> None:
-    """Messages, manifests and prepared folders are UTF-8 and have these names in them."""
-    try:
-        f"{file}{folder}".encode()
-    except UnicodeEncodeError as error:
-        raise KitError(f"the name {os.fsencode(file)!r} is not UTF-8; rename the file or its folder") from error
-
-
-def _folder_files(folder: Path) -> list[Path]:
+def _in_folder(folder: Path, split: str, deeper: bool) -> list[Source]:
+    """The data in a folder. ``split``: what the folder's own name says; ``deeper``: subfolders are looked into."""
     children = _children(folder)
-    files = _data_files(children)
-    for child in _folders(children):
-        inner = _children(child)
-        files += _data_files(inner)
-        for deeper in _folders(inner):
-            _tell_unread(deeper, f"a folder this deep is not looked into; name {child} to have it read")
-    return files
+    if BEIR_FILES <= {child.name for child in children}:
+        named = {file.stem for file in _children(folder / "qrels") if file.suffix == ".tsv"}
+        return [Source(folder, split) for split in ("train", *SPLITS) if split in named]
+    files, inner = [], []
+    for child in (child for child in children if child.name not in (EVAL_FOLDER, *NEVER_DATA)):
+        if child.is_dir() and deeper:
+            inner += _in_folder(child, _split_of(child.name), deeper=False)
+        elif child.is_dir():
+            _tell_unread(child, f"a folder this deep is not looked into; name {folder} to have it read")
+        elif data_kind(child):  # that a link is dead is for its reader to say
+            files.append(Source(child, split if split != "train" else _split_of(data_stem(child))))
+        else:
+            _tell_unread(child, f"only {ENDINGS} are")
+    return files + inner
 
 
 def _children(folder: Path) -> list[Path]:
     """What is in a folder, in order. Hidden files and folders are an editor's or a tool's, never data."""
     try:
         children = sorted(child for child in folder.iterdir() if not child.name.startswith("."))
-        # The output of an earlier run may lie among the data.
-        if PREPARED <= {child.name for child in children}:
-            children = [child for child in children if child.name not in PREPARED]
         for child in children:
             child.is_dir()  # fails where the folder may be listed but not entered
-        return children
     except OSError as error:
         raise KitError(f"cannot look into {folder} ({error.strerror}); make it readable or leave it out") from error
+    # The output of an earlier run may lie among the data.
+    is_output = PREPARED <= {child.name for child in children}
+    return [child for child in children if not (is_output and child.name in PREPARED)]
 
 
-def _folders(children: list[Path]) -> list[Path]:
-    return [child for child in children if child.is_dir() and child.name != EVAL_FOLDER]
-
-
-def _data_files(children: list[Path]) -> list[Path]:
-    """Whatever is named like a data file: that a link is dead is for its reader to say."""
-    files = []
-    for child in children:
-        if child.is_dir() or child.name in NEVER_DATA:
-            continue
-        if data_kind(child):
-            files.append(child)
-        else:
-            _tell_unread(child, f"only {ENDINGS} are")
-    return files
+def _split_of(name: str) -> str:
+    found = _SPLIT.fullmatch(name)
+    return found[1].lower() if found else "train"
 
 
 def _tell_unread(path: Path, why: str) -> None:

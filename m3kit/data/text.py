@@ -32,24 +32,12 @@ def same_text(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
-def are_plain(texts: list[str]) -> list[bool]:
-    """Which texts are printable ASCII: what nearly every English one is, and what little is left to do with."""
-    return [text.isascii() and text.isprintable() for text in texts]
+def key_of(text: str) -> int:
+    """A 64-bit number for all texts that count as the same.
 
-
-def keys_of(texts: list[str], plain: list[bool] | None = None) -> tuple[list[str], list[int], list[int]]:
-    """The ``same_text`` form of each text, a 64-bit key of it, and its size in bytes; ``plain`` as ``are_plain`` tells.
-
-    Keys stand for texts wherever all texts of a set would not fit into memory. Among 12 million texts the chance that
-    any two share a key is 4 in a million.
+    Among 12 million texts the chance that any two share a number is 4 in a million.
     """
-    # Of printable ASCII characters only the space is white space.
-    same = [
-        text.lower() if is_plain and "  " not in text and text[:1] != " " != text[-1:] else same_text(text)
-        for text, is_plain in zip(texts, plain or are_plain(texts), strict=True)
-    ]
-    encoded = [text.encode("utf-8") for text in same]
-    return same, [xxh3_64_intdigest(data) for data in encoded], [len(data) for data in encoded]
+    return xxh3_64_intdigest(same_text(text).encode("utf-8", "surrogatepass"))
 
 
 def is_blank(text: str) -> bool:

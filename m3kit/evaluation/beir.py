@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.data.text import is_blank
 from m3kit.errors import KitError
-from m3kit.evaluation.rows import lines, read_objects, string
+from m3kit.evaluation.rows import read_objects, string
 
 HEADER = ["query-id", "corpus-id", "score"]
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
@@ -84,7 +85,7 @@ def _read_texts(file: Path, text_of: Callable[[dict], str], problems: list[Probl
         first_line[key] = number
         return key, text_of(row)
 
-    return dict(read_objects(file, parse, '{"_id": "…", "text": "…"}', problems))
+    return dict(read_objects(file, parse, problems))
 
 
 def _id(row: dict) -> str:
@@ -102,7 +103,7 @@ def _id(row: dict) -> str:
 
 def _query_text(row: dict) -> str:
     text = string(row, "text")
-    if not text:
+    if is_blank(text):
         raise BadRow("text is missing or empty", 'write the query under "text", or remove the row')
     return text
 
@@ -110,7 +111,7 @@ def _query_text(row: dict) -> str:
 def passage_text(row: dict) -> str:
     """Title and text with a space between, as BEIR itself gives them to a model."""
     text = " ".join(part for part in (string(row, "title"), string(row, "text")) if part)
-    if not text:
+    if is_blank(text):
         raise BadRow("title and text are missing or empty", 'write the passage under "text", or remove the row')
     return text
 
@@ -118,7 +119,16 @@ def passage_text(row: dict) -> str:
 def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Problem]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     header = "start the file with the line query-id<TAB>corpus-id<TAB>score"
-    found = list(lines(file, problems))
+    found = []
+    # Bytes are split, not text: str.splitlines would also cut at characters that may stand inside an id.
+    for number, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
+        try:
+            line = raw.decode("utf-8").rstrip("\r")
+        except UnicodeDecodeError:
+            problems.append(Problem(file, number, "is not UTF-8", "save the file as UTF-8"))
+            continue
+        if line.strip():
+            found.append((number, line))
     if not found:
         problems.append(Problem(file, 1, "is empty", header))
         return qrels

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from m3kit.data.languages import SAMPLE, SURE, identifier
+from m3kit.evaluation.languages import SAMPLE, SURE, identifier
 from m3kit.progress import bar
 
 SETTINGS: dict[str, Any] = {"k1": 0.9, "b": 0.4, "method": "lucene"}

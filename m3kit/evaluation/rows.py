@@ -1,48 +1,51 @@
-"""The lines of test files and the JSON objects on them; what is wrong with a line is told with its number."""
+"""The rows of test files, by the reader and the checks of training data; what is wrong is told with its line."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from m3kit.data.files import Reading
+from m3kit.data.layouts import recognise
 from m3kit.data.problems import BadRow, Problem
+from m3kit.data.rows import Row, parse
 
-Row = TypeVar("Row")
-
-
-def lines(file: Path, problems: list[Problem]) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, counted from 1, without their line ends."""
-    # Split bytes, not text: str.splitlines would also cut at characters that may stand inside a JSON string.
-    for number, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError:
-            problems.append(Problem(file, number, "is not UTF-8", "save the file as UTF-8"))
-            continue
-        if line.strip():
-            yield number, line
+Found = TypeVar("Found")
 
 
-def read_objects(file: Path, parse: Callable[[int, dict], Row], shape: str, problems: list[Problem]) -> list[Row]:
-    """What ``parse`` makes of each line's number and object; a ``BadRow`` from it is a problem of that line.
+def read_objects(file: Path, make: Callable[[int, dict], Found], problems: list[Problem]) -> list[Found]:
+    """What ``make`` makes of each row's line, counted from 1, and object; a ``BadRow`` from it is a problem there."""
+    found: list[Found] = []
+    before = len(problems)
+    try:
+        for line, record, _ in Reading(file).records():
+            try:
+                if isinstance(record, BadRow):
+                    raise record
+                found.append(make(line, record))
+            except BadRow as bad:
+                problems.append(bad.at(file, line))
+    except BadRow as stop:
+        problems.append(stop.at(file, 1))
+    if not found and len(problems) == before:
+        problems.append(Problem(file, 1, "the file holds no row", "fill it or take it out of the test data"))
+    return found
 
-    ``shape`` shows what an object looks like, for the fix.
-    """
-    rows: list[Row] = []
-    for number, line in lines(file, problems):
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict):
-                raise BadRow("is not a JSON object", f"write {shape}")
-            rows.append(parse(number, row))
-        except json.JSONDecodeError as error:
-            problems.append(Problem(file, number, f"is broken JSON ({error})", "write one JSON object on a line"))
-        except BadRow as bad:
-            problems.append(Problem(file, number, bad.what, bad.fix))
-    if not rows and not problems:
-        problems.append(Problem(file, 1, "has no rows", "write one JSON object on a line"))
+
+def read_rows(file: Path, kind: str, problems: list[Problem]) -> list[Row]:
+    """The rows of a kind, "sts" or "labelled". Scores of STS are taken to be of 0 to 5 where any is above 1."""
+
+    def read(largest: float) -> tuple[list[Row], list[Problem]]:
+        found: list[Problem] = []
+        return read_objects(
+            file, lambda line, record: parse(line, record, recognise(record, {}, kind), False, largest), found
+        ), found
+
+    rows, found = read(1)
+    if any(problem.code == "score-0-to-5" for problem in found):
+        rows, found = read(5)
+    problems += found
     return rows
 
 

@@ -5,16 +5,17 @@ Each is a folder in the folder of the test data, and each is optional. Nothing h
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from m3kit.data.files import read_values
 from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.data.text import is_blank
 from m3kit.errors import KitError
-from m3kit.evaluation.rows import read_objects, string
+from m3kit.evaluation.rows import read_rows
 from m3kit.evaluation.task_metrics import (
     ClassificationOutcomes,
     ClusteringOutcomes,
@@ -31,8 +32,6 @@ FILES = {
     "clustering": ("clustering/test.jsonl",),
 }
 TRAINING = "train.jsonl"
-PAIR = '{"sentence1": "…", "sentence2": "…", "score": 0.85}'
-LABELLED = '{"text": "…", "label": "…"}'
 
 
 class _Task:
@@ -137,13 +136,10 @@ def read_tasks(folder: Path) -> dict[str, Task]:
 
 
 def _read_sts(file: Path, problems: list[Problem]) -> Sts:
-    def parse(_: int, row: dict) -> tuple[str, str, float]:
-        return _text(row, "sentence1"), _text(row, "sentence2"), _score(row)
-
-    rows = read_objects(file, parse, PAIR, problems)
-    if not problems and len({score for _, _, score in rows}) < 2:
+    rows = read_rows(file, "sts", problems)
+    if not problems and len({row.value for row in rows}) < 2:
         problems.append(Problem(file, 1, "gives every pair the same score", "add pairs of other scores"))
-    return Sts([one for one, _, _ in rows], [two for _, two, _ in rows], [score for _, _, score in rows])
+    return Sts([row.query for row in rows], [row.positives[0] for row in rows], [row.value for row in rows])
 
 
 def _read_classification(file: Path, labels_file: Path, problems: list[Problem]) -> Classification:
@@ -151,15 +147,13 @@ def _read_classification(file: Path, labels_file: Path, problems: list[Problem])
     label_texts = _read_label_texts(labels_file, problems)
     labels_known = len(problems) == before
 
-    def parse(_: int, row: dict) -> tuple[str, str]:
-        text, label = _labelled(row)
-        if labels_known and label not in label_texts:
-            raise BadRow(f"label {label!r} is not in labels.json", "add it there with its text, or correct the row")
-        return text, label
-
     def columns(file: Path) -> tuple[list[str], list[str]]:
-        rows = read_objects(file, parse, LABELLED, problems)
-        return [text for text, _ in rows], [label for _, label in rows]
+        rows = read_rows(file, "labelled", problems)
+        for row in rows:
+            if labels_known and row.value not in label_texts:
+                what = f"label {row.value!r} is not in labels.json"
+                problems.append(Problem(file, row.line, what, "add it there with its text, or correct the row"))
+        return [row.query for row in rows], [row.value for row in rows]
 
     texts, labels = columns(file)
     training, training_file = None, file.with_name(TRAINING)
@@ -177,32 +171,28 @@ def _read_label_texts(file: Path, problems: list[Problem]) -> dict[str, str]:
     texts: dict[str, str] = {}
     shape = 'write {"label": "its text", …} with at least two labels'
     try:
-        found = json.loads(file.read_bytes().decode("utf-8-sig"))
-        if not isinstance(found, dict) or len(found) < 2:
+        found = read_values(file)
+        if len(found) < 2:
             raise BadRow("is no JSON object of two or more labels", shape)
         for label, text in found.items():
-            if not isinstance(text, str) or not text.strip():
+            if not isinstance(text, str) or is_blank(text):
                 raise BadRow(f"the text of label {label!r} is missing or no string", f'write "{label}": "its text"')
             if text.strip() in texts.values():
                 raise BadRow(f"label {label!r} has the text of another label", "give each label its own text")
             texts[label] = text.strip()
     except BadRow as bad:
-        problems.append(Problem(file, 1, bad.what, bad.fix))
-    except UnicodeDecodeError:
-        problems.append(Problem(file, 1, "is not UTF-8", "save the file as UTF-8"))
-    except json.JSONDecodeError as error:
-        problems.append(Problem(file, error.lineno, f"is broken JSON ({error})", shape))
+        problems.append(bad.at(file, 1))
     return texts
 
 
 def _read_clustering(file: Path, problems: list[Problem]) -> Clustering:
-    rows = read_objects(file, lambda _, row: _labelled(row), LABELLED, problems)
-    count = len({label for _, label in rows})
+    rows = read_rows(file, "labelled", problems)
+    count = len({row.value for row in rows})
     # Both would give every model a perfect V-measure, or a meaningless one.
     if not problems and count in (1, len(rows)):
         what = "has one label only" if count == 1 else "has no label with two rows"
         problems.append(Problem(file, 1, what, "add rows, for k-means to have something to find"))
-    return Clustering([text for text, _ in rows], [label for _, label in rows])
+    return Clustering([row.query for row in rows], [row.value for row in rows])
 
 
 _READERS: dict[str, Callable[..., Task]] = {
@@ -210,29 +200,3 @@ _READERS: dict[str, Callable[..., Task]] = {
     "classification": _read_classification,
     "clustering": _read_clustering,
 }
-
-
-def _text(row: dict, field: str) -> str:
-    text = string(row, field)
-    if not text:
-        raise BadRow(f"{field} is missing or empty", f'write the text under "{field}", or remove the row')
-    return text
-
-
-def _score(row: dict) -> float:
-    score = row.get("score")
-    if isinstance(score, bool) or not isinstance(score, int | float):
-        raise BadRow(f"score is {score!r}, not a number", "write a number from 0 (unrelated) to 1 (same meaning)")
-    if not 0 <= score <= 1:
-        raise BadRow(f"score {score} is outside 0 to 1", "scale all scores of the file to 0 to 1")
-    return float(score)
-
-
-def _labelled(row: dict) -> tuple[str, str]:
-    label = row.get("label")
-    # A number is taken as its digits, as in the training rows; labels.json can name it only so.
-    if isinstance(label, int) and not isinstance(label, bool):
-        label = str(label)
-    if not isinstance(label, str) or not label.strip():
-        raise BadRow("label is missing, empty or no string", 'write the label under "label"')
-    return _text(row, "text"), label

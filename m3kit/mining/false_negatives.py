@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from m3kit.data.near import NearTo
+from m3kit.data.near import NEAR, similarity
 from m3kit.data.text import same_text
 from m3kit.evaluation.bm25 import split
 from m3kit.mining.texts import Texts
@@ -45,7 +45,7 @@ class Positives:
         rows = self._rows[slice(*np.searchsorted(self._sorted, [group, group + 1]))]
         numbers = np.unique(np.concatenate([self._texts.row(row)[1] for row in rows]))
         known = [same_text(self._texts.passages[number]) for number in numbers]
-        words_of_known, near_to = [split(text) for text in known], NearTo(known)
+        words_of_known = [split(text) for text in known]
 
         def why_not(passage: str) -> str | None:
             same = same_text(passage)
@@ -54,7 +54,8 @@ class Positives:
             if same == asked:
                 return QUERY
             words = split(same)
-            if any(one_word_apart(words, other) or near_to(same, at) for at, other in enumerate(words_of_known)):
+            both = zip(known, words_of_known, strict=True)
+            if any(one_word_apart(words, others) or similarity(same, other) >= NEAR for other, others in both):
                 return NEAR_POSITIVE
             return None
 

@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import Any
 
 from m3kit.arguments import add_encoding_arguments, positive
-from m3kit.data.prepared import check_output, find_prepared
-from m3kit.data.workspace import alone_with, replace_folder, workspace
 from m3kit.errors import KitError
 from m3kit.evaluation.trained_with import Encoding, trained_encoding
 from m3kit.mining.texts import collect, load
+from m3kit.prepared import check_output, find_prepared
+from m3kit.workspace import alone_with, replace_folder, workspace
 
 MANIFEST, STAMP = "mining.json", "stamp.json"
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import orjson
 
-from m3kit.data.prepared import PreparedRow, read_prepared
 from m3kit.mining.false_negatives import ABOVE_SHARE, BY_RERANKER, Positives, limit
 from m3kit.mining.search import Found
 from m3kit.mining.texts import Texts
+from m3kit.prepared import PreparedRow, read_prepared
 from m3kit.progress import bar
 from m3kit.teachers import Reranker
 

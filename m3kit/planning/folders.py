@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3kit.data.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG, find_files
+from m3kit.data.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG, find_files, find_sources
 from m3kit.errors import KitError
 from m3kit.planning.request import STARTER, Request, WrongInput
 
@@ -46,8 +46,14 @@ def find_evaluation(request: Request) -> Evaluation:
             if is_eval_folder(found):
                 return Evaluation(found, False, f"Evaluation: with {found}, which lies beside the training data.")
     if float(request["holdout"]):
+        held_out = f"{request['output_dir']}/prepared/{EVAL_FOLDER}"
+        tests = [source for source in find_sources(map(Path, request.train_data)) if source.split != "train"]
+        if tests:
+            names = ", ".join(str(source.path) for source in tests)
+            told = f"Evaluation: with what the names say is to test with, left out of training ({names})."
+            return Evaluation(held_out, True, told)
         return Evaluation(
-            f"{request['output_dir']}/prepared/{EVAL_FOLDER}",
+            held_out,
             True,
             f"Evaluation: with a share of {request['holdout']} of the queries (holdout), kept back from training where "
             "there are enough, for no folder eval/ lies beside the training data.",
@@ -67,7 +73,7 @@ def is_eval_folder(folder: str) -> bool:
 def expected_folders(request: Request) -> list[str]:
     """What prepare will name the folders of prepared rows, without reading a row."""
     names = dict.fromkeys(
-        _expected_name(file.resolve().parent.name, request["task"])
+        "retrieval" if file.is_dir() else _expected_name(file.resolve().parent.name, request["task"])
         for file in find_files(map(Path, request.train_data))
     )
     return [f"{request['output_dir']}/prepared/{name}" for name in names]

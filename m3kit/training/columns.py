@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from xxhash import xxh3_64
 
-from m3kit.data.convert.sts import GRADED
+from m3kit.data.convert import GRADED
 from m3kit.errors import KitError
 
 HINT = "train on what `python -m m3kit prepare` writes"

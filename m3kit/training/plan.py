@@ -10,7 +10,7 @@ from pathlib import PurePath
 import datasets
 import numpy as np
 
-from m3kit.data.convert.sts import GRADED
+from m3kit.data.convert import GRADED
 from m3kit.errors import KitError
 from m3kit.training.batches import RowSet
 from m3kit.training.columns import has_scores, types_of

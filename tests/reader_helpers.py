@@ -1,4 +1,4 @@
-"""A file of a test, read as JSON lines, and rows that break careless readers."""
+"""A file of a test, read row by row, and texts that break careless readers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
+import pytest
 from hypothesis import strategies as st
 
-from m3kit.data.transcode import as_json_lines
+from m3kit.data.files import Reading
+from m3kit.data.problems import BadRow
 
 # What breaks careless readers: quotes, delimiters, every kind of line end, escapes, astral characters, markup.
 NASTY = st.text(st.sampled_from('ab",;\t\n\r\\[]{}:\u2028\u2029\x85\x0b\x1c\ufeff é中😀𝄞')) | st.text()
@@ -21,37 +23,35 @@ COMPLETE = [{"query": "q", "positive": "p"}, {"query": "r", "positive": "é😀\
 
 
 class Read:
-    """What became of a file: its values, their places in the user's file, and what was said."""
+    """What became of a file: its rows and their lines, the bad rows, what stopped the reading, and what was noted."""
 
     def __init__(self, file: Path):
-        scratch = file.parent / "scratch"
-        scratch.mkdir(exist_ok=True)
-        self.file, self.problems = file, []
-        self.result = as_json_lines(file, scratch, self.problems)
-        told = [problem for problem, _ in self.result.bad] if self.result else []
-        told = sorted([*self.problems, *told], key=lambda problem: problem.line)
-        self.told = [(problem.line, problem.what) for problem in told]
-        assert all(problem.path == file and problem.what and problem.fix for problem in self.problems)
-        if self.result is None:
-            assert self.problems
-            return
-        lines = self.result.path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
-        self.lines = [line for line in lines if line.strip()]
-        if self.result.numbers is not None:
-            assert len(self.result.numbers) == len(self.lines)
-            assert self.result.path.is_relative_to(scratch)
+        self.values, self.lines, self.bad, self.texts, self.stop = [], [], [], [], None
+        self.reading = Reading(file)
+        try:
+            for line, record, raw in self.reading.records():
+                if isinstance(record, BadRow):
+                    assert record.what and record.fix and raw is not None
+                    self.bad.append((record.line or line, record.code))
+                    self.texts.append(raw.decode("utf-8", "backslashreplace"))
+                else:
+                    self.values.append(record)
+                    self.lines.append(line)
+        except BadRow as stop:
+            assert stop.what and stop.fix
+            self.stop, self.what, self.fix = (stop.line or 1, stop.code), stop.what, stop.fix
+        self.notes = self.reading.notes
 
-    @property
-    def values(self):
-        return [json.loads(line) for line in self.lines]
 
-    @property
-    def numbers(self):
-        return self.result.numbers.tolist()
+@pytest.fixture
+def read(tmp_path):
+    """Read a file of the given name and content."""
 
-    @property
-    def notes(self):
-        return self.result.notes
+    def of(name: str, content: bytes | str) -> Read:
+        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+        return Read(tmp_path / name)
+
+    return of
 
 
 def fresh(tmp_path_factory, name: str, content: bytes) -> Read:
