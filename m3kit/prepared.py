@@ -109,7 +109,7 @@ def read_lines(file: Path, make: Callable[[int, bytes], Row]) -> Iterator[Row]:
             try:
                 row = make(line, raw.removesuffix(b"\n"))
             except BadRow as bad:
-                problems.append(Problem(file, line, bad.what, bad.fix))
+                problems.append(Problem(file, line, bad.what, bad.fix, bad.code))
             else:
                 made += 1
                 yield row

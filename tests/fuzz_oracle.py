@@ -80,16 +80,22 @@ def passages(value: object) -> list[object]:
     return found
 
 
+def negatives(value: object) -> list[object]:
+    """Those of a row: none where the value is null, empty, or pandas' NaN."""
+    return [] if value is None or value != value or value in ("", [""]) else passages(value)
+
+
 def _retrieval(row: dict) -> bool:
-    negative = row.get("negative")
-    wrong = [] if negative is None or negative == "" else passages(negative)
-    right = passages(row["positive"])
+    wrong, right = negatives(row.get("negative")) + negatives(row.get("neg")), passages(row["positive"])
     return bool(right) and all(map(is_seen, [row["query"], *right, *wrong]))
 
 
 def _sts(row: dict) -> bool:
     return (
-        is_seen(row["sentence1"]) and is_seen(row["sentence2"]) and is_number(row["score"]) and 0 <= row["score"] <= 1
+        is_seen(row["sentence1"])
+        and is_seen(row["sentence2"])
+        and is_number(number(row["score"]))
+        and 0 <= number(row["score"]) <= 1
     )
 
 
@@ -99,13 +105,9 @@ def _labelled(row: dict) -> bool:
 
 
 def _native(row: dict) -> bool:
-    pos, neg = row["pos"], [] if row.get("neg") is None else row["neg"]
-    if (
-        not isinstance(pos, list)
-        or not isinstance(neg, list)
-        or not pos
-        or not all(map(is_seen, [row["query"], *pos, *neg]))
-    ):
+    pos, neg = passages(row["pos"]), negatives(row.get("neg")) + negatives(row.get("negative"))
+    row = {name: value for name, value in row.items() if value == value}  # NaN is null
+    if not pos or not all(map(is_seen, [row["query"], *pos, *neg])):
         return False
     if not all(row.get(name) is None or isinstance(row[name], str) for name in ("prompt", "type")):
         return False
@@ -118,6 +120,14 @@ def _native(row: dict) -> bool:
         isinstance(given, list) and len(given) == len(texts) and all(map(is_number, given))
         for given, texts in zip(scores, (pos, neg), strict=True)
     )
+
+
+def number(value: object) -> object:
+    """A number in quotes is one."""
+    try:
+        return float(value) if isinstance(value, str) and "_" not in value else value
+    except ValueError:
+        return value
 
 
 def is_number(value: object) -> bool:
@@ -139,8 +149,8 @@ def texts_of(kind: str, row: dict) -> list[str]:
         label = str(row["label"])
         return [row["text"], label, label.replace("_", " ")]
     if kind == "native":
-        return [row["query"], *row["pos"], *(row.get("neg") or [])]
-    return [row["query"], *passages(row["positive"]), *passages(row.get("negative") or [])]
+        return [row["query"], *passages(row["pos"]), *negatives(row.get("neg")), *negatives(row.get("negative"))]
+    return [row["query"], *passages(row["positive"]), *negatives(row.get("negative")), *negatives(row.get("neg"))]
 
 
 def check_agrees(
@@ -150,9 +160,9 @@ def check_agrees(
     told = [p["line"] for p in problems if p["severity"] == "error" and not p["code"].endswith("-contradiction")]
     assert sorted(told) == bad
     (data,) = sets
-    assert (data.read, len(data.index)) == (len(good) + len(bad), len(good))
+    assert (len(data.rows), data.bad.total()) == (len(good), len(bad))
     if made:
-        assert made["entry"]["rows_read"] == data.read
+        assert made["entry"]["rows_read"] == len(good) + len(bad)
         allowed = {text for row in good for text in texts_of(kind, row)}
         for row in made["rows"]:
             assert {row["query"], *row["pos"], *row["neg"]} <= allowed
@@ -165,9 +175,9 @@ def check_rows(kind: str, good: list[dict], made: dict) -> None:
     """Each good row is among what trains: by itself, or merged into that of the same query."""
     rows, useless = made["rows"], sum(row["code"] == "no-negative" for row in made["rejected"])
     if kind == "native" and not useless:
-        assert [(row["query"], row["pos"]) for row in rows] == [(row["query"], row["pos"]) for row in good]
+        assert [(row["query"], row["pos"]) for row in rows] == [(row["query"], passages(row["pos"])) for row in good]
         for row, given in zip(rows, good, strict=True):
-            neg = given.get("neg") or []
+            neg = negatives(given.get("negative")) + negatives(given.get("neg"))
             assert row["neg"][: len(neg)] == neg
     elif kind == "labelled":
         pairs = {(row["query"], *row["pos"]) for row in rows}

@@ -159,7 +159,7 @@ def test_a_column_of_texts_is_told_to_train_nothing(tmp_path):
     ):
         (tmp_path / name).write_text(content)
         said, _ = checked(tmp_path / name)
-        assert "one text alone trains nothing" in said and "give each row two texts" in said or "it seems" in said
+        assert ("one text alone trains nothing" in said and "give each row two texts" in said) or "it seems" in said
 
 
 def test_bare_numbers_as_labels_are_given_names(tmp_path):

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
-import pytest
 from conftest import examples, read_jsonl
 from data_helpers import check_counts, inspect
 from fuzz_oracle import BLANK, GOOD, check_agrees, is_good, verdict
@@ -23,7 +22,6 @@ from fuzz_rows import CELLS, EDITS, FIRST, FOLDER, RECORDS, edited
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from m3kit.data import inspection, rowindex
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
 from m3kit.errors import KitError
@@ -42,10 +40,7 @@ def look(path: str, content: bytes, beside: dict[str, bytes] | None = None) -> t
 
     Fails by any exception but KitError.
     """
-    with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        # Files are read and written in parts, here of every small size.
-        patch.setattr(inspection, "PART_BYTES", 2 + 7 * len(content) % 401)
-        patch.setattr(rowindex, "ROWS_A_PART", 1 + len(content) % 5)
+    with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / path
         file.parent.mkdir(parents=True)
         file.write_bytes(content)

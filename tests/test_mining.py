@@ -222,7 +222,8 @@ def test_bad_input_is_named(word_model, tmp_path, capsys):
 
     assert "there is no model at" in told(good, tmp_path / "none" / "model")
     message = told(bad)
-    assert all(f"{bad}:{line}: " in message for line in (1, 2, 3)) and f"{bad}:4" not in message
+    assert f"{bad}:1: not valid JSON" in message and f"{bad}:2: " in message and "line 3: " in message
+    assert "line 4" not in message
     assert f"{empty}:1: the file has no row" in told(empty)
     assert "nothing to mine" in told(sts)
     assert "choose an empty or new folder" in told(good, out=foreign)

@@ -128,7 +128,7 @@ def _next(text: str, at: int) -> int:
 def _value_at(text: str, at: int, line: int) -> tuple[dict[str, Any] | BadRow, int]:
     """The object that begins here or what is wrong with it, and where it ends. Raises ``ValueError`` for no JSON."""
     try:
-        record, end = json.JSONDecoder(object_pairs_hook=_no_repeated_name).raw_decode(text, at)
+        record, end = json.JSONDecoder(object_pairs_hook=_no_repeated_name, parse_int=_whole).raw_decode(text, at)
         if not isinstance(record, dict):
             return BadRow(f"a JSON {type(record).__name__} instead of an object", ONE_A_LINE, code="json"), end
         if flaw := undecoded(text[at:end], line):
@@ -148,6 +148,12 @@ def _no_json(error: ValueError, line: int) -> BadRow:
     if isinstance(error, json.JSONDecodeError):
         return BadRow(f"not valid JSON ({error.msg}, column {error.colno})", ONE_A_LINE, error.lineno, "json")
     return BadRow(f"not valid JSON ({error})", ONE_A_LINE, line, "json")  # a whole number of too many digits
+
+
+def _whole(digits: str) -> int | float:
+    """A whole number; one of more than 64 bits is a float, as to orjson."""
+    number = int(digits)
+    return number if -(2**63) <= number < 2**64 else float(digits)
 
 
 def _no_repeated_name(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

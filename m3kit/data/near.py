@@ -14,8 +14,8 @@ NEAR = 0.8
 # Characters of a sequence. Near-duplicates have at least half of these in common. So of the rarest 0.7 of each text,
 # which are looked at, 0.2 of all must agree.
 SPAN, SHARE, HALF = 5, 0.7, 0.5
-# Sequences are told apart by so many bits, and counted up to as many.
-BITS, COUNT_BITS = 22, 16
+# Sequences are told apart by so many bits, of few texts by fewer; they are counted up to so many bits.
+BITS, FEW, FEWER_BITS, COUNT_BITS = 22, 500, 16, 16
 # Texts compared at once with all others.
 AT_ONCE = 5_000
 # Sequences that more texts have than that, and than a hundredth, belong to a pattern that many texts follow.
@@ -27,8 +27,9 @@ def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterat
 
     Without ``other`` the pairs of ``one``, each once, the earlier first. Texts are in their ``same_text`` form.
     """
-    rows, sequences = _sequences(one)
-    counts = np.minimum(np.bincount(sequences, minlength=1 << BITS), (1 << COUNT_BITS) - 1)
+    bits = BITS if len(one) > FEW else FEWER_BITS
+    rows, sequences = _sequences(one, bits)
+    counts = np.minimum(np.bincount(sequences, minlength=1 << bits), (1 << COUNT_BITS) - 1)
     most = max(FREQUENT, len(one) // 100)
     owners, rare = _rarest(rows, sequences, counts, most)
     order = np.argsort(rare, kind="stable")
@@ -36,7 +37,7 @@ def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterat
     sizes, texts = np.bincount(rows, minlength=len(one)), one if other is None else other
     for start in range(0, len(texts), AT_ONCE):
         block = texts[start : start + AT_ONCE]
-        rows, sequences = _sequences(block)
+        rows, sequences = _sequences(block, bits)
         others, found = _rarest(rows, sequences, counts, most)
         low, high = np.searchsorted(rare, found, "left"), np.searchsorted(rare, found, "right")
         met = high - low
@@ -59,7 +60,7 @@ def similarity(one: str, other: str) -> float:
     return len(left & right) / len(left | right)
 
 
-def _sequences(same: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+def _sequences(same: Sequence[str], bits: int) -> tuple[np.ndarray, np.ndarray]:
     """(text, sequence) of all sequences of ``SPAN`` characters of each text, each once and as a number: int64."""
     framed = [f" {text} ".ljust(SPAN) for text in same]
     lengths = np.array([len(text) for text in framed], np.int64)
@@ -72,10 +73,10 @@ def _sequences(same: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
     rows = np.repeat(np.arange(len(framed)), lengths)
     # The last places of each text reach into the next.
     inside = np.arange(len(rows)) <= (np.cumsum(lengths) - SPAN)[rows]
-    both = rows[inside] << BITS | (hashes[inside] >> np.uint32(32 - BITS)).astype(np.int64)
+    both = rows[inside] << bits | (hashes[inside] >> np.uint32(32 - bits)).astype(np.int64)
     both.sort()
     both = both[np.append(True, both[1:] != both[:-1])] if len(both) else both
-    return both >> BITS, both & ((1 << BITS) - 1)
+    return both >> bits, both & ((1 << bits) - 1)
 
 
 def _rarest(rows: np.ndarray, sequences: np.ndarray, counts: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
