@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from statistics import median
 from typing import Any
 
@@ -121,8 +122,12 @@ def _retrieval(job: Conversion) -> Made:
 
 
 def _merged(job: Conversion, rows: list[Row], scored: bool) -> dict[str, Any] | BadRow:
-    query = rows[0].keys[0]
+    first, query = rows[0], rows[0].keys[0]
     elsewhere = job.shared.get(query, set())
+    if len(rows) == 1 and not (elsewhere or scored) and len(set(first.keys)) == len(first.keys):
+        # What nearly every row is: alone with its query, its texts all different.
+        drawn = job.draw(query, job.wanted - len(first.negatives), first.keys)
+        return job.made(first.query, first.positives, first.negatives + drawn)
     positives = [pair for row in rows for pair in zip(row.positive_keys, row.positives, strict=True)]
     negatives = [pair for row in rows for pair in zip(row.negative_keys, row.negatives, strict=True)]
     right = job.distinct(positives)
@@ -132,7 +137,7 @@ def _merged(job: Conversion, rows: list[Row], scored: bool) -> dict[str, Any] | 
     drawn = []
     if not scored:
         drawn = job.draw(query, job.wanted - len(wrong), {*right, *wrong, *elsewhere, query})
-    made = job.made(rows[0].query, list(right.values()), [*wrong.values(), *drawn])
+    made = job.made(first.query, list(right.values()), [*wrong.values(), *drawn])
     if scored and isinstance(made, dict):
         scores = {key: score for row in rows for key, score in zip(row.keys[1:], row.value["scores"], strict=True)}
         made |= {"pos_scores": [scores[key] for key in right], "neg_scores": [scores[key] for key in wrong]}
@@ -259,7 +264,8 @@ def _labelled(job: Conversion) -> Made:
     starts, start = {}, 0
     for label, rows in labels.items():
         starts[label], start = start, start + len(rows)
-    names, place_of = list(labels), {label: place for place, label in enumerate(labels)}
+    names = [data.label_texts.get(label, label) for label in labels]
+    place_of = {label: place for place, label in enumerate(labels)}
     for row in texts.values():
         members = labels[row.value]
         if mode != "texts":
@@ -275,11 +281,11 @@ def _labelled(job: Conversion) -> Made:
         if mode != "labels" and len(members) > 1:
             begin, end = starts[row.value], starts[row.value] + len(members)
             same = (members[place] for place in walk(settings.seed, row.keys[0], len(members)))
-            positives = _first(CLUSTERING_POSITIVES, (other.query for other in same if other is not row))
+            positives = list(islice((other.query for other in same if other is not row), CLUSTERING_POSITIVES))
             # The rows of other labels are those before and those after the label's own.
             places = walk(settings.seed, row.keys[0], len(by_label) - len(members))
             others = (by_label[place if place < begin else place + end - begin].query for place in places)
-            negatives = _first(2 * job.wanted, others)
+            negatives = list(islice(others, 2 * job.wanted))
             job.negatives_added += len(negatives)
             yield row, job.made(row.query, positives, negatives, prompt="")
         elif mode == "texts":
@@ -287,15 +293,11 @@ def _labelled(job: Conversion) -> Made:
 
 
 def _other_labels(job: Conversion, names: list[str], own: int, key: int) -> list[str]:
-    """The texts of other labels than the one at the place ``own``; of very many some, others for each row."""
+    """Other labels' texts than the one at the place ``own``; of very many some, others for each row."""
     others: Collection[int] = range(len(names) - 1)
     if len(others) > LABEL_NEGATIVES:
-        others = sorted(_first(LABEL_NEGATIVES, walk(job.settings.seed, key, len(others))))
-    return [job.data.label_texts[names[place + (place >= own)]] for place in others]
-
-
-def _first(count: int, values: Iterator[Any]) -> list[Any]:
-    return [value for _, value in zip(range(count), values, strict=False)]
+        others = sorted(islice(walk(job.settings.seed, key, len(others)), LABEL_NEGATIVES))
+    return [names[place + (place >= own)] for place in others]
 
 
 _CONVERT = {

@@ -18,8 +18,9 @@ SPAN, SHARE, HALF = 5, 0.7, 0.5
 BITS, FEW, FEWER_BITS, COUNT_BITS = 22, 500, 16, 16
 # Texts compared at once with all others.
 AT_ONCE = 5_000
-# Sequences that more texts have than that, and than a hundredth, belong to a pattern that many texts follow.
-FREQUENT = 500
+# Sequences that more texts have belong to a pattern that many texts follow. The more texts, the fewer may have one: so
+# many pairs are looked at, about forty times.
+FREQUENT, WORK = 50, 5_000_000
 
 
 def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterator[tuple[int, int, float]]:
@@ -27,18 +28,21 @@ def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterat
 
     Without ``other`` the pairs of ``one``, each once, the earlier first. Texts are in their ``same_text`` form.
     """
+    texts = one if other is None else other
+    most = max(FREQUENT, WORK // max(len(one), len(texts)))
     bits = BITS if len(one) > FEW else FEWER_BITS
     rows, sequences = _sequences(one, bits)
     counts = np.minimum(np.bincount(sequences, minlength=1 << bits), (1 << COUNT_BITS) - 1)
-    most = max(FREQUENT, len(one) // 100)
     owners, rare = _rarest(rows, sequences, counts, most)
     order = np.argsort(rare, kind="stable")
     owners, rare = owners[order], rare[order]
-    sizes, texts = np.bincount(rows, minlength=len(one)), one if other is None else other
+    sizes = np.bincount(rows, minlength=len(one))
     for start in range(0, len(texts), AT_ONCE):
         block = texts[start : start + AT_ONCE]
         rows, sequences = _sequences(block, bits)
         others, found = _rarest(rows, sequences, counts, most)
+        order = np.argsort(found)
+        others, found = others[order], found[order]
         low, high = np.searchsorted(rare, found, "left"), np.searchsorted(rare, found, "right")
         met = high - low
         which = np.repeat(low - (np.cumsum(met) - met), met) + np.arange(met.sum())
