@@ -237,3 +237,16 @@ def test_rows_of_one_group_are_held_out_together(tmp_path):
     groups = {row["query"]: row["doc_id"] for row in rows}
     held = {groups[row["text"]] for row in read_jsonl(tmp_path / "prepared" / "eval" / "queries.jsonl")}
     assert not held & {groups[row["query"]] for row in written["retrieval/train.jsonl"]}
+
+
+@pytest.mark.parametrize("tests", [0, 30])
+def test_columns_are_named_for_the_files_to_train_on(tmp_path, tests):
+    def renamed(rows: list[dict]) -> list[dict]:
+        return [{"ask": row["query"], "reply": row["positive"]} for row in rows]
+
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", renamed(retrieval_rows(100)))
+    if tests:
+        write_jsonl(tmp_path / "retrieval" / "test.jsonl", retrieval_rows(tests, seed=2))
+    columns = (("query", "ask"), ("positive", "reply"))
+    manifest, _ = run(tmp_path / "retrieval", tmp_path / "prepared", holdout=0.1, columns=columns)
+    assert manifest["held_out"] == {"retrieval": tests or 10}

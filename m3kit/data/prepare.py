@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from m3kit.data.eval_files import write_eval
 from m3kit.data.holdout import LEAST, hold_out
 from m3kit.data.leaks import find_leaks
 from m3kit.data.lengths import too_long
-from m3kit.data.problems import ASIDE, ERROR, NOTE, BadRow, Findings, Problem
+from m3kit.data.problems import ASIDE, ERROR, NOTE, BadRow, Findings
 from m3kit.data.reading import Rejected, raw_rows, read_sets
 from m3kit.data.rows import HELD_OUT, MERGED
 from m3kit.data.rowset import RowSet
@@ -121,16 +121,14 @@ class Room:
         training = [source for source in sources if source.split == "train"]
         sets = read_sets(training, self.settings, self.findings, self.rejected, self.bar)
         self.bar.say("comparing the rows")
-        for problem in (problem for data in sets for problem in set_problems(data, self.settings)):
-            self.findings.add(problem)
-        for problem in too_long(sets, self.settings):
-            self.findings.add(problem)
-        for problem in (problem for data in sets for problem in near_duplicates(data)):
-            self.findings.add(problem)
+        for data in sets:
+            self.findings.add(*set_problems(data, self.settings))
+        self.findings.add(*too_long(sets, self.settings))
+        for data in sets:
+            self.findings.add(*near_duplicates(data))
         if self.settings.eval_data:
             self.bar.say("comparing with the evaluation data")
-            for problem in find_leaks(sets, Path(self.settings.eval_data)):
-                self.findings.add(problem)
+            self.findings.add(*find_leaks(sets, Path(self.settings.eval_data)))
         return sets
 
     def hold_out(self, sets: list[RowSet], sources: list[Source], output: Path) -> dict[str, int]:
@@ -145,16 +143,12 @@ class Room:
     def _read_tests(self, sources: list[Source]) -> list[RowSet]:
         """The sets to test with, of each task those of the split that is meant most for it."""
         found = Findings()
-        splits = {str(source.path): SPLITS.index(source.split) for source in sources}
-        tests = [data for data in read_sets(sources, self.settings, found, Rejected([]), self.bar) if sources]
-        for problem in found.problems:
-            if problem.severity == ERROR:  # it costs only a row to test with
-                self.findings.add(Problem(problem.path, problem.line, problem.what, problem.fix, problem.code, NOTE))
-        best: dict[str, int] = {}
-        for data in tests:
-            place = splits[str(data.source)]
-            best[data.task] = min(best.get(data.task, place), place)
-        return [data for data in tests if splits[str(data.source)] == best[data.task]]
+        tests = read_sets(sources, self.settings, found, Rejected([]), self.bar)
+        # What is wrong costs only a row to test with.
+        self.findings.add(*(replace(problem, severity=NOTE) for problem in found.problems if problem.severity == ERROR))
+        best = {task: min(SPLITS.index(data.split) for data in tests if data.task == task) for task in
+                {data.task for data in tests}}  # fmt: skip
+        return [data for data in tests if SPLITS.index(data.split) == best[data.task]]
 
     def convert(self, sets: list[RowSet], output: Path | None) -> list[dict[str, Any]]:
         """Convert the sets, and write them where there is an output; returns their entries for the manifest."""

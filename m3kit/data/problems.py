@@ -62,10 +62,11 @@ class Findings:
         self.problems: list[Problem] = []
         self._strict = strict
 
-    def add(self, problem: Problem) -> None:
-        if self._strict and problem.severity == WARNING:
-            problem = replace(problem, severity=ERROR)
-        self.problems.append(problem)
+    def add(self, *problems: Problem) -> None:
+        for problem in problems:
+            if self._strict and problem.severity == WARNING:
+                problem = replace(problem, severity=ERROR)
+            self.problems.append(problem)
 
     @property
     def errors(self) -> int:

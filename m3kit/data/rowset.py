@@ -25,6 +25,7 @@ class RowSet:
     source: Path
     rows: list[Row]
     kind: str
+    split: str = "train"
     task: str = ""
     reason: str = ""  # how the task was told
     folder: str = ""  # the name of its prepared folder

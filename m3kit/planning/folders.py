@@ -50,7 +50,7 @@ def find_evaluation(request: Request) -> Evaluation:
         tests = [source for source in find_sources(map(Path, request.train_data)) if source.split != "train"]
         if tests:
             names = ", ".join(str(source.path) for source in tests)
-            told = f"Evaluation: with what the names say is to test with, left out of training ({names})."
+            told = f"Evaluation: with a file named for it (test before the others), all left out of training: {names}."
             return Evaluation(held_out, True, told)
         return Evaluation(
             held_out,
