@@ -1,11 +1,13 @@
 """How fast `m3kit prepare` is and how much memory it takes, beside a bare loop over the same lines.
 
-    python benchmarks/prepare.py --rows 1000000 4000000 --output results.json
+    python benchmarks/prepare.py --rows 5000 1000000 --output results.json
+    python benchmarks/prepare.py --rows 100000 --labels 20000
 
 Generates retrieval rows of about 300 bytes of text (a tenth of them without a negative, one query in fifty repeated,
-one row in a hundred not in ASCII), prepares them with the kit's default settings in a process of its own, and then
-reads the same lines and writes as many bytes with orjson alone. Both are timed in this one run; the memory is that of
-all processes together (proportional set size, sampled 20 times a second).
+one row in a hundred not in ASCII) or, with --labels, texts of so many labels. Prepares them with the kit's default
+settings in a process of its own, and then reads the same lines and writes as many bytes with orjson alone. Both are
+timed in this one run, and a start of Python that does nothing; the memory is that of all processes together
+(proportional set size, sampled 20 times a second).
 """
 
 from __future__ import annotations
@@ -37,7 +39,8 @@ with open(source, "rb") as file, open(target, "wb") as out:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 4_000_000])
+    parser.add_argument("--rows", type=int, nargs="+", default=[5_000, 1_000_000])
+    parser.add_argument("--labels", type=int, help="texts of so many labels, in place of retrieval rows")
     parser.add_argument("--folder", type=Path, help="where the rows are written (default: a temporary folder)")
     parser.add_argument("--output", type=Path, help="a JSON file for the results")
     parser.add_argument("prepare", nargs="*", help="further arguments of m3kit prepare, after --")
@@ -46,7 +49,7 @@ def main() -> None:
     results = {"machine": f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores", "runs": []}
     try:
         for rows in args.rows:
-            results["runs"].append(measure(rows, folder, args.prepare))
+            results["runs"].append(measure(rows, args.labels, folder, args.prepare))
     finally:
         if args.folder is None:
             shutil.rmtree(folder)
@@ -54,22 +57,28 @@ def main() -> None:
         args.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def measure(rows: int, folder: Path, arguments: list[str]) -> dict:
-    source = folder / "retrieval" / f"{rows}.jsonl"
+def measure(rows: int, labels: int | None, folder: Path, arguments: list[str]) -> dict:
+    source = folder / ("classification" if labels else "retrieval") / f"{rows}.jsonl"
     source.parent.mkdir(parents=True, exist_ok=True)
-    generate(source, rows)
+    if labels:
+        generate_labelled(source, rows, labels)
+    else:
+        generate(source, rows)
     prepared = folder / "prepared"
     shutil.rmtree(prepared, ignore_errors=True)
     command = [sys.executable, "-m", "m3kit", "prepare", "--train_data", source, "--output_dir", prepared, *arguments]
     seconds, memory = timed(command)
     manifest = json.loads((prepared / "manifest.json").read_text())
     size = sum(path.stat().st_size for path in prepared.rglob("*") if path.is_file())
+    start, _ = timed([sys.executable, "-c", ""])
     bare, _ = timed([sys.executable, "-c", BARE_LOOP, source, folder / "bare.jsonl", str(size)])
     result = {
         "rows": rows,
+        "labels": labels,
         "bytes": source.stat().st_size,
         "arguments": arguments,
         "seconds": round(seconds, 2),
+        "start_of_python_seconds": round(start, 2),
         "rows_per_second": round(rows / seconds),
         "peak_memory_mib": round(memory / 2**20),
         "bare_loop_seconds": round(bare, 2),
@@ -99,6 +108,16 @@ def generate(path: Path, rows: int) -> None:
             if number % 10:
                 row["negative"] = f"{three}, {four} {five[:9]}"
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def generate_labelled(path: Path, rows: int, labels: int) -> None:
+    """The same rows at every call."""
+    generator = random.Random(0)
+    words = ["".join(generator.choices("etaoinshrdlucmfwypvbgkjqxz", k=generator.randint(2, 9))) for _ in range(30_000)]
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(rows):
+            row = {"text": " ".join(generator.choices(words, k=12)), "label": f"label {number % labels}"}
+            file.write(json.dumps(row) + "\n")
 
 
 def timed(command: list) -> tuple[float, int]:

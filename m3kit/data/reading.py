@@ -71,7 +71,7 @@ def read_sets(
 def raw_rows(data: RowSet, numbers: set[int]) -> dict[int, str]:
     """The records of these numbers as they stand in the file, or as JSON where a record is no line of it."""
     found: dict[int, str] = {}
-    records = _records(Source(data.source), Reading(data.source)) if numbers else ()
+    records = _records(Source(data.source, data.split), Reading(data.source)) if numbers else ()
     for number, (_, record, raw) in enumerate(records):
         if number in numbers:
             found[number] = _letter(record, raw)
