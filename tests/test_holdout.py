@@ -250,3 +250,68 @@ def test_columns_are_named_for_the_files_to_train_on(tmp_path, tests):
     columns = (("query", "ask"), ("positive", "reply"))
     manifest, _ = run(tmp_path / "retrieval", tmp_path / "prepared", holdout=0.1, columns=columns)
     assert manifest["held_out"] == {"retrieval": tests or 10}
+
+
+def test_the_same_query_in_two_files_of_one_pattern_is_not_trained_on(tmp_path):
+    queries = [
+        f"What is the capital of region {n * 7919 % 10**6:06} and how many people live there?" for n in range(600)
+    ]
+    for name in ("a", "b"):
+        rows = [{"query": query, "positive": f"{name} {n}"} for n, query in enumerate(queries)]
+        write_jsonl(tmp_path / "retrieval" / f"{name}.jsonl", rows)
+    _, written = run(tmp_path / "retrieval", tmp_path / "prepared")
+    held = {row["text"] for row in read_jsonl(tmp_path / "prepared" / "eval" / "queries.jsonl")}
+    trained = {row["query"] for rows in written.values() for row in rows}
+    assert len(held) >= 30 and not held & trained
+    assert len(trained) > 400  # that they are all alike does not cost all of them
+
+
+def test_every_query_of_graded_rows_that_is_held_out_has_an_answer(tmp_path):
+    generator = random.Random(1)
+    rows = [
+        {"query": query, "passage": f"{sentence(generator)} {n}", "label": int(n == 0), "doc_id": f"{query} {n}"}
+        for query in (sentence(generator) for _ in range(60))
+        for n in range(4)
+    ]
+    write_jsonl(tmp_path / "retrieval" / "train.jsonl", rows)
+    _, written = run(tmp_path / "retrieval", tmp_path / "prepared", holdout=0.2)
+    data = read_eval_folder(tmp_path / "prepared" / "eval").retrieval
+    assert len(data.queries) == 12 and data.queries_left_out == 0
+    assert len(written["retrieval/train.jsonl"]) == 48
+
+
+def test_a_label_of_near_duplicates_stays_in_training(tmp_path):
+    texts = [f"when does the grey dome open on sunday{'s' * n}?" for n in range(6)]
+    rows = [{"text": text, "label": "near"} for text in texts]
+    rows += [
+        {"text": f"{word} and more of it", "label": label}
+        for label in "ac"
+        for word in (label * 9, label * 20, "x" + label)
+    ]
+    write_jsonl(tmp_path / "clustering" / "train.jsonl", rows)
+    _, written = run(tmp_path / "clustering", tmp_path / "prepared", holdout=0.4)
+    trained = {row["query"] for row in written["clustering-no_in_batch_neg/train.jsonl"]}
+    assert len(trained & set(texts)) >= 2
+
+
+def test_the_corpus_of_a_beir_folder_is_all_of_it(tmp_path):
+    folder = tmp_path / "mine"
+    write_jsonl(folder / "corpus.jsonl", [{"_id": f"d{n}", "title": "T", "text": f"passage {n}"} for n in range(20)])
+    write_jsonl(folder / "queries.jsonl", [{"_id": f"q{n}", "text": f"{'abcdefgh'[n] * 9} query"} for n in range(8)])
+    (folder / "qrels").mkdir()
+    for name, numbers in (("train", range(5)), ("test", (5, 6)), ("dev", (7,))):
+        lines = "".join(f"q{n}\td{n}\t1\n" for n in numbers)
+        (folder / "qrels" / f"{name}.tsv").write_text(f"query-id\tcorpus-id\tscore\n{lines}")
+    manifest, _ = run(folder, tmp_path / "prepared")
+    assert manifest["held_out"] == {"retrieval": 2}
+    data = read_eval_folder(tmp_path / "prepared" / "eval").retrieval
+    assert set(data.passages.values()) == {f"T passage {n}" for n in range(20)}
+
+
+def test_what_is_to_test_with_is_used_for_tasks_that_are_not_trained_too(tmp_path):
+    generator = random.Random(1)
+    write_jsonl(tmp_path / "data" / "retrieval" / "train.jsonl", retrieval_rows(100))
+    pairs = [{"sentence1": sentence(generator), "sentence2": sentence(generator), "score": n / 9} for n in range(9)]
+    write_jsonl(tmp_path / "data" / "sts" / "test.jsonl", pairs)
+    manifest, _ = run(tmp_path / "data", tmp_path / "prepared", holdout=0.1)
+    assert manifest["held_out"] == {"retrieval": 10, "sts": 9}

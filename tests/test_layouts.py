@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
+from m3kit.errors import KitError
 
 TEXT = st.text(min_size=1).filter(lambda text: text.strip() and text.isprintable())
 QUERIES = ["who is Io?", "when does bread rise", "what do seals eat", "where is Oslo"]
@@ -330,3 +331,20 @@ def test_any_bytes_give_rows_or_named_problems(tmp_path_factory, content):
     sets, problems = inspect(file)
     assert sets or problems
     assert all(problem["what"] and problem["fix"] and problem["line"] for problem in problems)
+
+
+def test_grades_of_one_passage_that_differ_count_the_highest_and_stay_its_own():
+    rows = [{"query": q, "passage": p, "label": g} for q, p, g in
+            [("q1", "a", 1), ("q1", "a", 0), ("q1", "d", 0), ("q2", "b", 1), ("q2", "c", 0)]]  # fmt: skip
+    made, _ = prepared("retrieval", rows)
+    assert [(row["pos"], row["neg"], row["pos_scores"], row["neg_scores"]) for row in made] == [
+        (["a"], ["d"], [1], [0]), (["b"], ["c"], [1], [0])
+    ]  # fmt: skip
+    # Without the third row its query has no negative of its own: then none of the scores is kept.
+    made, _ = prepared("retrieval", [row for row in rows if row["passage"] != "d"])
+    assert [row["pos"] for row in made] == [["a"], ["b"]] and not any("pos_scores" in row for row in made)
+
+
+def test_grades_of_0_alone_are_no_positives():
+    with pytest.raises(KitError, match="no passage is graded as right"):
+        prepared("retrieval", [{"query": f"q{n}", "passage": f"p{n}", "label": 0} for n in range(6)])

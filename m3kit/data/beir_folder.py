@@ -8,6 +8,7 @@ from typing import Any
 
 from m3kit.data.files import Reading
 from m3kit.data.problems import BadRow
+from m3kit.data.text import is_blank
 
 
 def beir_records(folder: Path, split: str) -> Iterator[tuple[int, dict[str, Any] | BadRow, bytes]]:
@@ -31,3 +32,12 @@ def beir_records(folder: Path, split: str) -> Iterator[tuple[int, dict[str, Any]
             yield line, BadRow(what, "write query-id<TAB>corpus-id<TAB>score", code="qrels"), raw
         else:
             yield line, {"query": query.get("text"), "passage": passage, "grade": names[2]}, raw
+
+
+def beir_passages(folder: Path) -> Iterator[str]:
+    """All passages of a BEIR folder that have a text, title and text with a space between."""
+    for _, record, _ in Reading(folder / "corpus.jsonl").records():
+        if isinstance(record, dict):
+            text = " ".join(part for name in ("title", "text") if isinstance(part := record.get(name), str) and part)
+            if not is_blank(text):
+                yield text

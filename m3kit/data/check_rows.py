@@ -19,6 +19,8 @@ SAME_TEXT_SCORE = 0.8
 STS_CONTRADICTION = 0.3
 # Rows that are compared with one another; where there are more, an even share of them is.
 COMPARED = 50_000
+# Near-duplicates of one row that are told.
+TOLD_OF_ONE = 3
 # Parts of a text that are looked up in another before the two are compared, and how many must be there.
 PROBES, FOUND = 8, 5
 # An id of a passage, such as 70001, D123 or msmarco_v2_17.
@@ -93,10 +95,10 @@ def _repeated_rows(data: RowSet, settings: Settings) -> Iterator[Problem]:
     groups: dict[object, list[Row]] = defaultdict(list)
     for row in data.rows:
         # Of an STS pair the order does not count.
-        groups[tuple(sorted(row.keys)) if data.kind == "sts" else row.keys].append(row)
+        groups[tuple(sorted(row.keys)) if data.kind == "sts" else (row.keys, len(row.positives))].append(row)
     kept = "kept as they are" if data.kind == "native" else "merged into one"
     for first, *others in groups.values():
-        contrary = next((row for row in others if _contradict(first, row, data.kind)), None)
+        contrary = _contrary(first, others, data.kind)
         if contrary:
             values = f"{shown(str(contrary.value))!r} instead of {shown(str(first.value))!r}"
             what, name, code = "the same text as {}, with label {}", values, "label-contradiction"
@@ -114,10 +116,14 @@ def _repeated_rows(data: RowSet, settings: Settings) -> Iterator[Problem]:
                 yield data.problem(row, WARNING, what, f"delete it; such rows are {kept}", "row-twice")
 
 
-def _contradict(first: Row, row: Row, kind: str) -> bool:
-    if kind == "sts":
-        return abs(first.value - row.value) > STS_CONTRADICTION
-    return kind == "labelled" and first.value != row.value
+def _contrary(first: Row, others: list[Row], kind: str) -> Row | None:
+    """The row that disagrees most with the first, where rows of one text disagree."""
+    if kind == "labelled":
+        return next((row for row in others if row.value != first.value), None)
+    scores = [row.value for row in (first, *others)] if kind == "sts" and others else [0]
+    if max(scores) - min(scores) <= STS_CONTRADICTION:
+        return None
+    return max(others, key=lambda row: abs(row.value - first.value))
 
 
 def _labels(data: RowSet) -> Iterator[Problem]:
@@ -168,6 +174,10 @@ def near_duplicates(data: RowSet) -> Iterator[Problem]:
     fix = "delete one if they mean the same"
     fix += ": in one batch each is the other's negative" if data.task == "retrieval" else ""
     share = f" (of {len(rows)} rows that were compared)" if len(data.rows) > COMPARED else ""
-    for one, other, alike in near_pairs(texts):
+    told: set[int] = set()
+    for one, other, alike in near_pairs(texts, most=TOLD_OF_ONE):
+        if other in told:
+            continue
+        told.add(other)
         what = f"nearly the same {name} as {data.where} {rows[one].line} (similarity {alike:.2f}){share}"
         yield data.problem(rows[other], NOTE, what, fix, "near-duplicate")

@@ -114,7 +114,12 @@ def _retrieval(job: Conversion) -> Made:
     job.type = "only_1neg" if job.wanted == 1 else "retrieval"
     job.fill_pool(row for rows in queries.values() for row in rows)
     # Grades become teacher scores, where every query has negatives with a grade.
-    scored = all(row.value for rows in queries.values() for row in rows) and len(counts) == len(queries)
+    scored = all(row.value for rows in queries.values() for row in rows) and all(
+        {key for row in rows for key in row.negative_keys}
+        - {key for row in rows for key in row.positive_keys}
+        - job.shared.get(query, set())
+        for query, rows in queries.items()
+    )
     for first, *others in queries.values():
         for row in others:
             row.fate = MERGED
@@ -139,7 +144,8 @@ def _merged(job: Conversion, rows: list[Row], scored: bool) -> dict[str, Any] | 
         drawn = job.draw(query, job.wanted - len(wrong), {*right, *wrong, *elsewhere, query})
     made = job.made(first.query, list(right.values()), [*wrong.values(), *drawn])
     if scored and isinstance(made, dict):
-        scores = {key: score for row in rows for key, score in zip(row.keys[1:], row.value["scores"], strict=True)}
+        given = [pair for row in rows for pair in zip(row.keys[1:], row.value["scores"], strict=True)]
+        scores = dict(sorted(given, key=lambda pair: pair[1]))  # the highest of several
         made |= {"pos_scores": [scores[key] for key in right], "neg_scores": [scores[key] for key in wrong]}
     return made
 

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.rows import HELD_OUT, MERGED, Row
+from m3kit.data.rows import Row
 from m3kit.data.rowset import RowSet
+from m3kit.data.text import key_of
 
 
 def write_eval(sets: list[RowSet], folder: Path) -> dict[str, int]:
@@ -51,9 +52,11 @@ def _write_beir(sets: list[RowSet], held: list[Row], folder: Path) -> int:
     """Every passage of the sets once, the held-out queries, and their positives as qrels."""
     (folder / "qrels").mkdir(parents=True)
     passages: dict[int, str] = {}
-    for row in (row for data in sets for row in data.rows if row.fate in ("", MERGED, HELD_OUT)):
+    for row in (row for data in sets for row in data.rows):
         for key, text in zip(row.keys[1:], [*row.positives, *row.negatives], strict=True):
             passages.setdefault(key, text)
+    for text in (text for data in sets for text in data.corpus):
+        passages.setdefault(key_of(text), text)
     numbers = {key: number for number, key in enumerate(passages, start=1)}
     _write_lines(
         folder / "corpus.jsonl",

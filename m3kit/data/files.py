@@ -264,7 +264,9 @@ def _sheet(content: bytes) -> Iterator[tuple[Any, ...]]:
 
     try:
         workbook = load_workbook(io.BytesIO(content), read_only=True, data_only=True)
-        yield from workbook.worksheets[0].iter_rows(values_only=True)
+        sheet = workbook.worksheets[0]
+        sheet.reset_dimensions()  # what some programs write there is wrong
+        yield from sheet.iter_rows(values_only=True)
     except Exception as error:  # the library lets through whatever a broken file makes of it
         what = f"a ZIP archive, or an Excel file that is broken ({type(error).__name__})"
         raise BadRow(what, "unpack it; save an Excel sheet as CSV in UTF-8", code="container") from error

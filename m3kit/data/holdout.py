@@ -16,6 +16,8 @@ from m3kit.data.text import same_text
 MOST, LEAST = 500, 50
 # Queries looked at for each that is wanted: those that have near-duplicates among the others are taken last.
 SPARE = 3
+# Of more near-duplicates than that the texts are written after one pattern, and not the same question again.
+PATTERN = 20
 NEAR_HELD_OUT = "nearly the same as a query that is held out for evaluation"
 
 
@@ -25,7 +27,7 @@ class _Candidate:
 
     data: RowSet
     rows: list[Row]
-    near: list[Row] = field(default_factory=list)  # other rows that are nearly the same
+    near: dict[int, tuple[RowSet, Row]] = field(default_factory=dict)  # other rows that are nearly the same, by id
 
     @property
     def queries(self) -> int:
@@ -47,6 +49,7 @@ def hold_out(sets: list[RowSet], tests: list[RowSet], share: float, seed: int) -
     for data in sets:
         if data.is_ranked or data.task not in ("retrieval", "native"):
             by_task[_task(data)].append(data)
+    by_task |= {_task(data): [] for data in tests if _task(data) not in by_task}
     quota: dict[int, int] = {}
     candidates: list[_Candidate] = []
     for task, own in by_task.items():
@@ -59,14 +62,14 @@ def hold_out(sets: list[RowSet], tests: list[RowSet], share: float, seed: int) -
             quota[id(data)] = round(count * sizes[id(data)] / max(total, 1))
             candidates += units[id(data)][: SPARE * quota[id(data)]]
     _find_near(candidates, sets)
-    chosen = _choose(candidates, quota, tests)
+    chosen = _choose(candidates, quota, sets)
     for data in [*sets, *tests]:
         if reason := _useless(data):
             data.notes.append(f"nothing held out, for {reason}")
             for row in data.held_out():
                 row.fate = ""
             chosen = [candidate for candidate in chosen if candidate.data is not data]
-    for row in (row for candidate in chosen for row in candidate.near if not row.fate):
+    for _, row in (pair for candidate in chosen for pair in candidate.near.values() if not pair[1].fate):
         row.fate = NEAR_HELD_OUT
 
 
@@ -76,40 +79,57 @@ def _task(data: RowSet) -> str:
 
 def _units(data: RowSet, seed: int) -> list[_Candidate]:
     """What may be held out, in an order that depends on the seed and the texts alone, not on where they stand."""
+    first: dict[object, object] = {}  # what a query or a group is held out with
+
+    def unit_of(name: object) -> object:
+        while first.setdefault(name, name) != name:
+            name = first[name]
+        return name
+
+    keys = {id(row): tuple(sorted(row.keys)) if data.kind == "sts" else row.keys[:1] for row in data.used}
+    for row in data.used:
+        if row.group is not None:
+            first[unit_of(("group", row.group))] = unit_of(keys[id(row)])
     units: dict[object, list[Row]] = defaultdict(list)
     for row in data.used:
-        unit = tuple(sorted(row.keys)) if data.kind == "sts" else row.keys[0]
-        units[unit if row.group is None else ("group", row.group)].append(row)
+        units[unit_of(keys[id(row)])].append(row)
     found = [_Candidate(data, rows) for rows in units.values()]
     return sorted(found, key=lambda candidate: mix(seed, sum(candidate.rows[0].keys)))
 
 
 def _find_near(candidates: list[_Candidate], sets: list[RowSet]) -> None:
-    """Note for each candidate the rows of all sets one of whose queries is nearly one of its own."""
-    owners = [
-        (candidate, text)
-        for candidate in candidates
-        for text in dict.fromkeys(text for row in candidate.rows for text in _queries(candidate.data, row))
-    ]
+    """Note for each candidate the rows of all sets one of whose queries is its own, or nearly so."""
+    owners: dict[str, list[_Candidate]] = defaultdict(list)
+    for candidate in candidates:
+        for text in dict.fromkeys(text for row in candidate.rows for text in _queries(candidate.data, row)):
+            owners[text].append(candidate)
+    own = {id(candidate): set(map(id, candidate.rows)) for candidate in candidates}
+    asked: dict[str, list[tuple[RowSet, Row]]] = defaultdict(list)
     for data in sets:
-        asked = [(row, text) for row in data.used for text in _queries(data, row)]
-        texts = [text for _, text in asked]
-        for owner, place, _ in near_pairs([text for _, text in owners], texts) if owners and texts else ():
-            candidate, row = owners[owner][0], asked[place][0]
-            if not any(row is own for own in candidate.rows) and not any(row is near for near in candidate.near):
-                candidate.near.append(row)
+        for row in data.used:
+            for text in _queries(data, row):
+                asked[text].append((data, row))
+    texts, others = list(owners), [text for text in asked if text not in owners]
+    pairs: dict[str, list[str]] = {text: [] for text in texts}
+    for place, match, _ in near_pairs(texts, others, most=PATTERN + 1) if texts and others else ():
+        pairs[texts[place]].append(others[match])
+    for place, match, _ in near_pairs(texts, most=PATTERN + 1) if texts else ():
+        pairs[texts[place]].append(texts[match])
+        pairs[texts[match]].append(texts[place])
+    for text, near in pairs.items():
+        for candidate in owners[text]:
+            for data, row in (pair for one in (text, *(near if len(near) <= PATTERN else ())) for pair in asked[one]):
+                if id(row) not in own[id(candidate)]:
+                    candidate.near[id(row)] = (data, row)
 
 
 def _queries(data: RowSet, row: Row) -> Iterable[str]:
     return map(same_text, (row.query, row.positives[0]) if data.kind == "sts" else (row.query,))
 
 
-def _choose(candidates: list[_Candidate], quota: dict[int, int], tests: list[RowSet]) -> list[_Candidate]:
+def _choose(candidates: list[_Candidate], quota: dict[int, int], sets: list[RowSet]) -> list[_Candidate]:
     """Give the rows of as many candidates as are wanted the fate HELD_OUT."""
-    labels = {id(candidate.data): Counter[str]() for candidate in candidates if candidate.data.kind == "labelled"}
-    for data in {id(candidate.data): candidate.data for candidate in candidates}.values():
-        if data.kind == "labelled":
-            labels[id(data)].update(row.value for row in data.used)
+    labels = {id(data): Counter(row.value for row in data.used) for data in sets if data.kind == "labelled"}
     chosen: list[_Candidate] = []
     lost: set[int] = set()  # rows that will be set aside for the sake of those chosen
     # Without near-duplicates first; the sort is stable, so the shuffled order stays.
@@ -120,16 +140,20 @@ def _choose(candidates: list[_Candidate], quota: dict[int, int], tests: list[Row
             continue
         if any(id(row) in lost or row.fate for row in candidate.rows):
             continue
-        if number in labels and not any(candidate.data is test for test in tests):
-            # Training keeps at least two rows of each label, which a text and its positive take.
-            taken = Counter(row.value for row in candidate.rows)
-            if any(labels[number][label] - count < 2 for label, count in taken.items()):
-                continue
-            labels[number] -= taken
+        # Training keeps at least two rows of each label, which a text and its positive take.
+        taken: dict[int, Counter[str]] = defaultdict(Counter)
+        mine = [(candidate.data, row) for row in candidate.rows]
+        for data, row in (*mine, *(pair for key, pair in candidate.near.items() if key not in lost)):
+            taken[id(data)][row.value if id(data) in labels else ""] += 1
+        counted = [(labels[owner], counts) for owner, counts in taken.items() if owner in labels]
+        if any(rows[label] - count < 2 for rows, counts in counted for label, count in counts.items()):
+            continue
+        for rows, counts in counted:
+            rows.subtract(counts)
         quota[number] -= queries
         for row in candidate.rows:
             row.fate = HELD_OUT
-        lost.update(map(id, candidate.near))
+        lost.update(candidate.near)
         chosen.append(candidate)
     return chosen
 

@@ -23,24 +23,28 @@ AT_ONCE = 5_000
 FREQUENT, WORK = 50, 5_000_000
 
 
-def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterator[tuple[int, int, float]]:
+def near_pairs(
+    one: Sequence[str], other: Sequence[str] | None = None, most: int = 1 << 62
+) -> Iterator[tuple[int, int, float]]:
     """(place in ``one``, place in ``other``, similarity) of near-duplicates of two lists of texts.
 
-    Without ``other`` the pairs of ``one``, each once, the earlier first. Texts are in their ``same_text`` form.
+    Without ``other`` the pairs of ``one``, each once, the earlier first. Of each text of ``one`` at most so many: texts
+    written after one pattern may all be alike. Texts are in their ``same_text`` form.
     """
     texts = one if other is None else other
-    most = max(FREQUENT, WORK // max(len(one), len(texts)))
+    frequent = max(FREQUENT, WORK // max(len(one), len(texts)))
+    left_over = [most] * len(one)
     bits = BITS if len(one) > FEW else FEWER_BITS
     rows, sequences = _sequences(one, bits)
     counts = np.minimum(np.bincount(sequences, minlength=1 << bits), (1 << COUNT_BITS) - 1)
-    owners, rare = _rarest(rows, sequences, counts, most)
+    owners, rare = _rarest(rows, sequences, counts, frequent)
     order = np.argsort(rare, kind="stable")
     owners, rare = owners[order], rare[order]
     sizes = np.bincount(rows, minlength=len(one))
     for start in range(0, len(texts), AT_ONCE):
         block = texts[start : start + AT_ONCE]
         rows, sequences = _sequences(block, bits)
-        others, found = _rarest(rows, sequences, counts, most)
+        others, found = _rarest(rows, sequences, counts, frequent)
         order = np.argsort(found)
         others, found = others[order], found[order]
         low, high = np.searchsorted(rare, found, "left"), np.searchsorted(rare, found, "right")
@@ -53,7 +57,8 @@ def near_pairs(one: Sequence[str], other: Sequence[str] | None = None) -> Iterat
         if other is None:
             likely &= left < right + start
         for place, match in zip(left[likely].tolist(), (right[likely] + start).tolist(), strict=True):
-            if (alike := similarity(one[place], texts[match])) >= NEAR:
+            if left_over[place] and (alike := similarity(one[place], texts[match])) >= NEAR:
+                left_over[place] -= 1
                 yield place, match, alike
 
 

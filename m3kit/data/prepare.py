@@ -145,7 +145,8 @@ class Room:
         found = Findings()
         tests = read_sets(sources, self.settings, found, Rejected([]), self.bar)
         # What is wrong costs only a row to test with.
-        self.findings.add(*(replace(problem, severity=NOTE) for problem in found.problems if problem.severity == ERROR))
+        wrong = [problem for problem in found.problems if problem.severity in (ERROR, ASIDE)]
+        self.findings.add(*(replace(problem, severity=NOTE) for problem in wrong))
         best = {task: min(SPLITS.index(data.split) for data in tests if data.task == task) for task in
                 {data.task for data in tests}}  # fmt: skip
         return [data for data in tests if SPLITS.index(data.split) == best[data.task]]

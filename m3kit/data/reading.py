@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from m3kit.data.beir_folder import beir_records
+from m3kit.data.beir_folder import beir_passages, beir_records
 from m3kit.data.check_rows import row_problems
 from m3kit.data.files import Reading, Record
 from m3kit.data.layouts import Layout, recognise
@@ -119,6 +119,8 @@ class _Reader:
         data = RowSet(path, rows, self._kind, self._source.split, where=reading.where, bad=self._bad, notes=list(notes))
         data.sha256 = _digest(self._source)
         data.unused_columns = sorted(set().union(*(layout.unused for layout in self._layouts.values())))
+        if path.is_dir():
+            data.corpus = list(beir_passages(path))
         if data.kind == "graded":
             self._findings.add(*_by_grades(data, dict(self._settings.columns).get("grade")))
         problems = list(tell_task(data, self._settings.task))
@@ -176,8 +178,9 @@ def _by_grades(data: RowSet, asked: str | None) -> Iterator[Problem]:
     elif min(min(row.value) for row in data.rows) < largest / 2:
         data.notes.append(f"passages graded {largest / 2:g} or more are positives, the others negatives")
     for row in data.rows:
+        row.group = None  # an id beside a passage is the passage's own
         texts, keys, grades = row.positives, row.keys[1:], row.value
-        right = [votes or grade >= largest / 2 for grade in grades]
+        right = [votes or (grade > 0 and grade >= largest / 2) for grade in grades]
         order = [*(n for n, good in enumerate(right) if good), *(n for n, good in enumerate(right) if not good)]
         row.positives = [texts[n] for n in order if right[n]]
         row.negatives = [texts[n] for n in order if not right[n]]

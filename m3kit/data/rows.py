@@ -78,8 +78,8 @@ def parse(line: int, record: Mapping[str, Any], layout: Layout, textual: bool, m
             row.value = _extra(record, fields, row)
         elif kind == "graded":
             row.value = _grades(record[fields["grade"]], fields["grade"], len(row.positives))
-    if "group" in fields and type(record.get(fields["group"])) in (str, int):
-        row.group = record[fields["group"]]
+    if "group" in fields and type(record.get(fields["group"])) in (str, int, float):
+        row.group = None if _is_null(record[fields["group"]]) else record[fields["group"]]
     return row
 
 

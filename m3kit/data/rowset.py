@@ -35,6 +35,7 @@ class RowSet:
     label_texts: dict[str, str] = field(default_factory=dict)  # what stands for each label in classification
     unused_columns: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    corpus: list[str] = field(default_factory=list)  # passages besides those of the rows, to search in
 
     @property
     def used(self) -> Iterator[Row]:

@@ -63,9 +63,18 @@ def find_sources(train_data: Iterable[Path]) -> list[Source]:
         first = sources.setdefault((real, source.split if source.path.is_dir() else ""), source)
         if first.path != source.path:
             _tell_unread(source.path, f"the same file as {first.path}")
-    if not any(source.split == "train" for source in sources.values()):
+    if not sources:
         raise KitError("none of the given paths is training data; name a data file, or a folder that holds some")
-    return list(sources.values())
+    found = list(sources.values())
+    if all(source.split != "train" for source in found):
+        path, split = found[0].path, found[0].split
+        fix = f"name the file itself to train on it: {path}"
+        if path.is_dir():
+            qrels = path / "qrels"
+            fix = f"to train on it: cp {shlex.quote(f'{qrels}/{split}.tsv')} {shlex.quote(f'{qrels}/train.tsv')}"
+        where = path if path.is_dir() else path.parent
+        raise KitError(f"{where} has only data to test with, by its name ({split}); {fix}")
+    return found
 
 
 def data_kind(path: Path) -> str:
@@ -108,13 +117,6 @@ def _sources_at(path: Path) -> list[Source]:
     found = _in_folder(path, "train", deeper=True)
     if not found:
         raise KitError(f"no data file in {path} or in a folder in it ({ENDINGS}); the README has the formats")
-    first = found[0]
-    if all(source.split != "train" for source in found):
-        fix = f"name the file itself to train on it: {first.path}"
-        if first.path.is_dir():
-            qrels = first.path / "qrels"
-            fix = f"to train on it: cp {shlex.quote(f'{qrels}/{first.split}.tsv')} {shlex.quote(f'{qrels}/train.tsv')}"
-        raise KitError(f"{path} has only data to test with, by its name ({first.split}); {fix}")
     return found
 
 
@@ -130,6 +132,8 @@ def _in_folder(folder: Path, split: str, deeper: bool) -> list[Source]:
             inner += _in_folder(child, _split_of(child.name), deeper=False)
         elif child.is_dir():
             _tell_unread(child, f"a folder this deep is not looked into; name {folder} to have it read")
+        elif child.match("cache-*.arrow"):
+            _tell_unread(child, "what the library datasets keeps of a computation")
         elif data_kind(child):  # that a link is dead is for its reader to say
             files.append(Source(child, split if split != "train" else _split_of(data_stem(child))))
         else:
