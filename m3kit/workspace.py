@@ -13,15 +13,10 @@ from pathlib import Path
 from m3kit.progress import bar
 
 
-def state_file(output_dir: Path) -> Path:
-    """What is known of the folder, beside it: times of files are no part of what is the same at every run."""
-    return output_dir.absolute().with_name(f".{output_dir.name}.json")
-
-
 @contextmanager
 def alone_with(output_dir: Path) -> Iterator[None]:
     """Wait until no other process works on the folder, and keep others waiting."""
-    path = state_file(output_dir)
+    path = output_dir.absolute().with_name(f".{output_dir.name}.lock")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         try:

@@ -67,7 +67,7 @@ def test_a_killed_run_leaves_nothing_and_the_next_makes_the_same(tmp_path):
     assert len(list(output.parent.glob("*.tmp"))) == 1  # what it was at work on
     prepare([data], output, Settings())
     assert outputs(output) == outputs(tmp_path / "one")
-    assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.json"}
+    assert {path.name for path in output.parent.iterdir()} == {"prepared", ".prepared.lock"}
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path):

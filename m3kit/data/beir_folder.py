@@ -8,6 +8,7 @@ from typing import Any
 
 from m3kit.data.files import Reading
 from m3kit.data.problems import BadRow
+from m3kit.data.rows import passage
 from m3kit.data.text import is_blank
 
 
@@ -35,9 +36,10 @@ def beir_records(folder: Path, split: str) -> Iterator[tuple[int, dict[str, Any]
 
 
 def beir_passages(folder: Path) -> Iterator[str]:
-    """All passages of a BEIR folder that have a text, title and text with a space between."""
+    """All passages of a BEIR folder that have a text."""
     for _, record, _ in Reading(folder / "corpus.jsonl").records():
-        if isinstance(record, dict):
-            text = " ".join(part for name in ("title", "text") if isinstance(part := record.get(name), str) and part)
+        if isinstance(record, dict) and isinstance(record.get("text"), str):
+            # A title that is no text is told where the passage is judged.
+            text = passage(record if isinstance(record.get("title"), str) else record["text"], "corpus")
             if not is_blank(text):
                 yield text

@@ -100,12 +100,12 @@ def _repeated_rows(data: RowSet, settings: Settings) -> Iterator[Problem]:
     for first, *others in groups.values():
         contrary = _contrary(first, others, data.kind)
         if contrary:
-            values = f"{shown(str(contrary.value))!r} instead of {shown(str(first.value))!r}"
-            what, name, code = "the same text as {}, with label {}", values, "label-contradiction"
             if data.kind == "sts":
-                what, code = "the same pair as {}, with score {}", "sts-contradiction"
-                name = f"{contrary.value:g} instead of {first.value:g}"
-            what = what.format(f"{data.where} {first.line}", name)
+                text, values, code = "pair", f"score {contrary.value:g} instead of {first.value:g}", "sts-contradiction"
+            else:
+                text, code = "text", "label-contradiction"
+                values = f"label {shown(contrary.value)!r} instead of {shown(first.value)!r}"
+            what = f"the same {text} as {data.where} {first.line}, with {values}"
             severity = ASIDE if settings.skip_bad_rows else ERROR
             yield data.problem(contrary, severity, what, "delete the wrong one", code)
             for row in (first, *others) if settings.skip_bad_rows else ():

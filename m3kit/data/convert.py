@@ -75,10 +75,11 @@ class Conversion:
 
     def distinct(self, texts: list[tuple[int, str]]) -> dict[int, str]:
         """Texts by their keys, the first of each; repeats are counted."""
-        found = dict(reversed(texts))
-        if len(found) < len(texts):
-            self.texts_removed["given twice for one query"] += len(texts) - len(found)
-        return {key: found[key] for key, _ in texts} if len(texts) > 1 else found
+        found: dict[int, str] = {}
+        for key, text in texts:
+            found.setdefault(key, text)
+        self.texts_removed["given twice for one query"] += len(texts) - len(found)
+        return found
 
     def made(self, query: str, pos: list[str], neg: list[str], prompt: str | None = None) -> dict[str, Any] | BadRow:
         if not neg:

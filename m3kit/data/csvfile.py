@@ -29,10 +29,8 @@ Row = tuple[int, dict[str, Any] | BadRow, bytes | None]
 
 def csv_rows(content: bytes, kind: str, notes: list[str]) -> Iterator[Row]:
     """The rows of CSV, or of tab-separated values (``kind`` "tsv"). Raises ``BadRow`` where reading has to stop."""
-    lines, excel = (
-        io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="\n"),
-        _EXCEL.match(content),
-    )
+    lines = io.TextIOWrapper(io.BytesIO(content), "utf-8", "surrogateescape", newline="\n")
+    excel = _EXCEL.match(content)
     usual = delimiter = "\t" if kind == "tsv" else ","
     if excel:
         delimiter = excel[1].decode()

@@ -71,7 +71,7 @@ class Layout:
 
 
 class UnknownColumns(BadRow):
-    """Columns of no known format. The command that cures it names the file, which is known once it is told of."""
+    """Columns of no known format. The fix may be a command with the file's name, so ``at`` makes it."""
 
     def __init__(self, columns: Collection[str]) -> None:
         super().__init__(f"the columns {_some(columns)} are no known format", _EXPECTED, code="columns")
@@ -127,7 +127,7 @@ def recognise(columns: Collection[str], renames: Mapping[str, str], expected: st
 
 
 def is_header(cells: Iterable[str]) -> bool:
-    """Whether any of these is the name of a known column, or the last is a grade, of which ``recognise`` tells."""
+    """Whether a table's first row names columns: one is known, or the last is a grade, as in qrels (which have none)."""
     *_, last = cells = [*cells]
     known = {*FIELDS, *" ".join(NAMES.values()).replace("|", "").split()}
     return not known.isdisjoint(map(_bare, cells)) or bool(_GRADE.fullmatch(last))

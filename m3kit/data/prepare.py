@@ -20,7 +20,7 @@ from m3kit.data.holdout import LEAST, hold_out
 from m3kit.data.leaks import find_leaks
 from m3kit.data.lengths import too_long
 from m3kit.data.problems import ASIDE, ERROR, NOTE, BadRow, Findings
-from m3kit.data.reading import Rejected, raw_rows, read_sets
+from m3kit.data.reading import raw_rows, read_sets, rejected_line
 from m3kit.data.rows import HELD_OUT, MERGED
 from m3kit.data.rowset import RowSet
 from m3kit.data.settings import Settings, add_reading_arguments, settings_of
@@ -90,13 +90,13 @@ def _prepare(sources: list[Source], output_dir: Path, settings: Settings) -> dic
             "sets": entries,
             "left_out": left_out(sources),
             "held_out": held_out,
-            "rows_rejected": len(room.rejected.lines),
+            "rows_rejected": len(room.rejected),
             "problems": room.findings.summary(),
         }
         (output / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=2) + "\n", "utf-8")
         room.findings.write(output / PROBLEMS)
-        if room.rejected.lines:
-            (output / REJECTED).write_bytes(b"".join(room.rejected.lines))
+        if room.rejected:
+            (output / REJECTED).write_bytes(b"".join(room.rejected))
         replace_folder(output, output_dir)
     room.findings.tell(sys.stderr)
     _tell(manifest, output_dir)
@@ -105,13 +105,13 @@ def _prepare(sources: list[Source], output_dir: Path, settings: Settings) -> dic
 
 @dataclass
 class Room:
-    """The steps from files to prepared rows. What is wrong goes to ``findings``; whether that ends everything is for
-    the caller to say after each step."""
+    """The steps from files to prepared rows. Problems are collected in ``findings``; the caller decides after each step
+    whether to stop."""
 
     settings: Settings
     bar: Bar
     findings: Findings = field(init=False)
-    rejected: Rejected = field(default_factory=lambda: Rejected([]))
+    rejected: list[bytes] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.settings.strict)
@@ -143,7 +143,7 @@ class Room:
     def _read_tests(self, sources: list[Source]) -> list[RowSet]:
         """The sets to test with, of each task those of the split that is meant most for it."""
         found = Findings()
-        tests = read_sets(sources, self.settings, found, Rejected([]), self.bar)
+        tests = read_sets(sources, self.settings, found, [], self.bar)
         # What is wrong costs only a row to test with.
         wrong = [problem for problem in found.problems if problem.severity in (ERROR, ASIDE)]
         self.findings.add(*(replace(problem, severity=NOTE) for problem in wrong))
@@ -214,7 +214,8 @@ class Room:
         found = raw_rows(data, {row.number for row in aside})
         for row in aside:
             code, fix = (bad[row.number].code, bad[row.number].fix) if row.number in bad else ("set-aside", "")
-            self.rejected.add(data.source, row.line, code, row.fate, fix, found.get(row.number, ""))
+            text = found.get(row.number, "")
+            self.rejected.append(rejected_line(data.source, row.line, code, row.fate, fix, text))
 
 
 def left_out(sources: list[Source]) -> dict[str, str]:

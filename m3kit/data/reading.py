@@ -8,7 +8,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,20 +34,14 @@ LARGEST_GRADE = 5
 NO_POSITIVE = "no passage of its query is graded as right"
 
 
-@dataclass
-class Rejected:
-    """Rows that were set aside: what `prepare` writes to rejected.jsonl."""
-
-    lines: list[bytes]
-
-    def add(self, file: Path, line: int, code: str, reason: str, fix: str, row: str) -> None:
-        """``row`` is the row to the letter, as text: it may be no JSON at all."""
-        record = {"file": str(file), "line": line, "code": code, "reason": reason, "fix": fix, "row": row}
-        self.lines.append(orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE))
+def rejected_line(file: Path, line: int, code: str, reason: str, fix: str, row: str) -> bytes:
+    """A line of rejected.jsonl, for a row that is set aside: to the letter, as text, for it may be no JSON at all."""
+    record = {"file": str(file), "line": line, "code": code, "reason": reason, "fix": fix, "row": row}
+    return orjson.dumps(record, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def read_sets(
-    sources: Iterable[Source], settings: Settings, findings: Findings, rejected: Rejected, bar: Bar
+    sources: Iterable[Source], settings: Settings, findings: Findings, rejected: list[bytes], bar: Bar
 ) -> list[RowSet]:
     """The sets of all files of which anything can be read. Raises ``KitError`` where memory would not hold them."""
     sources = list(sources)
@@ -83,7 +76,7 @@ def raw_rows(data: RowSet, numbers: set[int]) -> dict[int, str]:
 class _Reader:
     """Reads one file."""
 
-    def __init__(self, source: Source, settings: Settings, findings: Findings, rejected: Rejected, bar: Bar) -> None:
+    def __init__(self, source: Source, settings: Settings, findings: Findings, rejected: list[bytes], bar: Bar) -> None:
         self._source, self._settings, self._findings = source, settings, findings
         self._rejected, self._bar = rejected, bar
         self._layouts: dict[tuple[str, ...], Layout] = {}
@@ -148,7 +141,9 @@ class _Reader:
         self._bad[bad.code] += 1
         self._findings.add(bad.at(self._source.path, line, ASIDE if skip else ERROR))
         if skip:
-            self._rejected.add(self._source.path, bad.line or line, bad.code, bad.what, bad.fix, _letter(record, raw))
+            place = bad.line or line
+            row = _letter(record, raw)
+            self._rejected.append(rejected_line(self._source.path, place, bad.code, bad.what, bad.fix, row))
 
     def _tell(self, line: int, what: str, fix: str, code: str, severity: str = ERROR) -> None:
         self._findings.add(Problem(self._source.path, line, what, fix, code, severity))

@@ -143,7 +143,7 @@ def _passages(value: Any, column: str) -> list[str]:
     """A text, or a list of texts or of {"title", "text"}, as a list of texts (D2: FlagEmbedding needs lists)."""
     if type(value) is str:
         return [_text(value, column)]
-    return [_passage(item, column) for item in (value if isinstance(value, list) else [value])]
+    return [passage(item, column) for item in (value if isinstance(value, list) else [value])]
 
 
 def _negatives(value: Any, column: str) -> list[str]:
@@ -151,7 +151,8 @@ def _negatives(value: Any, column: str) -> list[str]:
     return [] if _is_null(value) or value in ("", [""]) else _passages(value, column)
 
 
-def _passage(value: Any, column: str) -> str:
+def passage(value: Any, column: str) -> str:
+    """The text of a passage: a text, or {"title", "text"}. Raises ``BadRow`` that names the column."""
     if isinstance(value, dict) and isinstance(value.get("text"), str):
         # Title and text with a space between, as BEIR and MS MARCO's own kits give them to a model.
         title, value = value.get("title") or "", value["text"]
