@@ -127,7 +127,7 @@ def recognise(columns: Collection[str], renames: Mapping[str, str], expected: st
 
 
 def is_header(cells: Iterable[str]) -> bool:
-    """Whether a table's first row names columns: one is known, or the last is a grade, as in qrels (which have none)."""
+    """Whether a table's first row names columns: one is known, or the last is a grade, as in qrels."""
     *_, last = cells = [*cells]
     known = {*FIELDS, *" ".join(NAMES.values()).replace("|", "").split()}
     return not known.isdisjoint(map(_bare, cells)) or bool(_GRADE.fullmatch(last))

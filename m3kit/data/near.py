@@ -28,8 +28,9 @@ def near_pairs(
 ) -> Iterator[tuple[int, int, float]]:
     """(place in ``one``, place in ``other``, similarity) of near-duplicates of two lists of texts.
 
-    Without ``other``: the pairs within ``one``, each once, the earlier text first. ``most``: the largest number of pairs
-    for each text of ``one``; texts written after one pattern may all be alike. Texts are in their ``same_text`` form.
+    Without ``other``: the pairs within ``one``, each once, the earlier text first. ``most``: the largest number of
+    pairs for each text of ``one``; texts written after one pattern may all be alike. Texts are in their ``same_text``
+    form.
     """
     texts = one if other is None else other
     frequent = max(FREQUENT, WORK // max(len(one), len(texts)))
