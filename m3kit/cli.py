@@ -27,7 +27,6 @@ VERBS = {
     "score": "m3kit.score",
     "plan": "m3kit.planning.command",
     "recipe": "m3kit.recipe.command",
-    "memory": "m3kit.memory",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
     "merge": "m3kit.merge",

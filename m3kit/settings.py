@@ -112,10 +112,11 @@ SETTINGS = (
     Setting("gradient_checkpointing", "True", SWITCH, "less memory, a fifth to a third slower", MACHINE, "trainer"),
     Setting(
         "sub_batch_tokens",
-        "16384",
-        POSITIVE,
+        "auto",
+        whole(1, auto=True),
         "padded tokens that are encoded at once; a batch of more is encoded in parts, and each is computed again for "
-        "its gradients: fewer tokens take less memory",
+        "its gradients: fewer tokens take less memory, and the loss is the same. auto: what fits, found before the "
+        "first step",
         MACHINE,
         "kit",
     ),
@@ -167,8 +168,8 @@ SETTINGS = (
     Setting(
         "per_device_train_batch_size",
         "2",
-        whole(1, auto=True),
-        "queries a GPU and step, each other's negatives: the more the better; auto: as many as fit, found by a probe",
+        whole(1, words="a whole number above 0; recipe=best chooses it"),
+        "queries a GPU and step, each other's negatives: the more the better, and memory is no limit (sub_batch_tokens)",
         LEARNING,
         "trainer",
     ),

@@ -10,22 +10,21 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 from m3kit.environment import Environment, find, has_module, missing_commands
 from m3kit.errors import KitError
-from m3kit.planning import steps
 from m3kit.planning.folders import check_paths, expected_folders, find_evaluation, what_is_left
 from m3kit.planning.machine import look, set_up
+from m3kit.planning.memory import tell_memory
 from m3kit.planning.request import KIT, Request, WrongInput, read_request
 from m3kit.planning.steps import END, Found, Run, next_steps, quote, without_evaluation
 from m3kit.settings_text import help_text
 
-# What stands in a dry run for what steps print.
-VARIABLES = ("$batch_size", "$sub_batch_tokens", "${chosen[@]}")
+# What stands in a dry run for what the recipe prints.
+CHOSEN = "${chosen[@]}"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -103,11 +102,9 @@ def _check_tracker(name: str, python: str) -> None:
 def _hand_over(run: Run, folder: Path) -> None:
     """The next steps for Bash, each word ended by a NUL: environment, then title, output, number of words, words."""
     _make_output_dir(run.request)
-    found = Found(
-        _read(folder / "prepared"), _read(folder / "chosen") or [], (_read(folder / "numbers") or [""])[0].split()
-    )
+    found = Found(_read(folder / "prepared"), _read(folder / "chosen") or [])
     known = without_evaluation(run, found)
-    if known is not run and not (found.chosen or found.numbers):
+    if known is not run and not found.chosen:
         print(
             "Evaluation: none, for nothing was held out (the reason is above); whether the model got better stays "
             "unknown.",
@@ -149,26 +146,15 @@ def _show(run: Run, environment: Environment) -> None:
             title, line = step.title, _pasteable(step.command)
             if step.output == "prepared":
                 found = replace(found, prepared=expected_folders(run.request))
-            elif step.output == "numbers":
-                line = f"read -r batch_size sub_batch_tokens < <({line})"
-                found = replace(found, numbers=["$batch_size", "$sub_batch_tokens"])
             elif step.output == "chosen":
                 line = f"mapfile -t chosen < <({line})"
-                found = replace(found, chosen=["${chosen[@]}"])
+                found = replace(found, chosen=[CHOSEN])
             if title != END:
                 print(line)
-    _show_memory(run, environment.ready)
+    if told := tell_memory(run.request, run.setup):
+        print(told, file=sys.stderr)
 
 
 def _pasteable(command: list[str]) -> str:
-    """One line, in which the variables of a dry run stand in double quotes."""
-    return " ".join(f'"{word}"' if word in VARIABLES else quote([word]) for word in command)
-
-
-def _show_memory(run: Run, installed: bool) -> None:
-    """What training will take of it, on stderr; a plan that cannot be made is no reason for a dry run to fail."""
-    command = steps.memory(run)
-    if installed:
-        subprocess.run(command, stdout=sys.stderr, check=False)
-    else:
-        print(f"How much memory it will take, once the packages are there: {quote(command)}", file=sys.stderr)
+    """One line, in which the variable of a dry run stands in double quotes."""
+    return " ".join(f'"{word}"' if word == CHOSEN else quote([word]) for word in command)

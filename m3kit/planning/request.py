@@ -196,18 +196,7 @@ def _checked(setting: Setting, text: str) -> str:
 
 def _check_together(request: Request) -> None:
     """What cannot be asked for at once."""
-    automatic = request["per_device_train_batch_size"] == "auto"
     best = request["recipe"] == "best"
-    if automatic and request.untouched:
-        raise WrongInput(
-            "per_device_train_batch_size is auto, which is found for the kit's own trainer; with the untouched library "
-            "(entrypoint) give a number"
-        )
-    if best and automatic:
-        raise WrongInput(
-            "recipe is best, which chooses the batch itself; leave per_device_train_batch_size=auto out, or give a "
-            "number"
-        )
     if best and request.untouched:
         raise WrongInput(
             "recipe is best, whose settings the untouched library (entrypoint) does not know; give --recipe classic"

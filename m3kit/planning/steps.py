@@ -14,20 +14,6 @@ from m3kit.settings import BY_NAME, SETTINGS
 
 # The title of the last step; nothing is shown of it but what it prints.
 END = "End"
-# The memory plan is told these.
-MEMORY = (
-    "model_name_or_path",
-    "cache_dir",
-    "per_device_train_batch_size",
-    "train_group_size",
-    "query_max_len",
-    "passage_max_len",
-    "sub_batch_tokens",
-    "gradient_checkpointing",
-    "unified_finetuning",
-    "fix_encoder",
-    "unified_negatives_cross_device",
-)
 
 
 @dataclass(frozen=True)
@@ -44,11 +30,10 @@ class Step:
 
 @dataclass(frozen=True)
 class Found:
-    """What earlier steps printed: prepared folders, the recipe's arguments, batch size and ``sub_batch_tokens``."""
+    """What earlier steps printed: prepared folders, the recipe's arguments."""
 
     prepared: list[str] | None = None
     chosen: list[str] = field(default_factory=list)
-    numbers: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,8 +67,6 @@ def next_steps(run: Run, found: Found) -> list[Step]:
         return [*first, *_last(run)]
     if found.prepared is None:
         return [*first, Step("Preparing the data", prepare(run), "prepared")]
-    if request["per_device_train_batch_size"] == "auto" and not found.numbers:
-        return [Step("Finding the batch size", probe(run, found.prepared), "numbers")]
     if request["recipe"] == "best" and not found.chosen:
         return [Step("Choosing the settings (recipe=best)", recipe(run, found.prepared), "chosen")]
     output = request["output_dir"]
@@ -132,16 +115,15 @@ def prepare(run: Run) -> list[str]:
         words += ["--eval_data", run.evaluation.data]
     # For what only shows in training: texts that are cut, batches that a set is too small for.
     words += ["--tokenizer", request["model_name_or_path"], *run.given("query_max_len", "passage_max_len")]
-    if request["per_device_train_batch_size"] != "auto":
-        words += ["--batch_size", str(int(request["per_device_train_batch_size"]) * run.setup.processes)]
+    words += ["--batch_size", str(int(request["per_device_train_batch_size"]) * run.setup.processes)]
     return run.kit("prepare", *words, *run.given("cache_dir"))
 
 
-def trainer_words(run: Run, prepared: list[str], **instead: str) -> list[str]:
-    """The trainer's arguments; ``instead``: values in the place of the request's."""
+def trainer_words(run: Run, prepared: list[str]) -> list[str]:
+    """The trainer's arguments."""
     request, words = run.request, ["--train_data", *prepared]
     for setting in SETTINGS:
-        value = instead.get(setting.name, request[setting.name])
+        value = request[setting.name]
         if value and (setting.to.startswith("trainer") or (setting.to.startswith("kit") and not request.untouched)):
             words += [f"--{setting.name}", *(value.split() if setting.kind.many else [value])]
     if run.evaluation.data and not request.untouched:
@@ -150,11 +132,6 @@ def trainer_words(run: Run, prepared: list[str], **instead: str) -> list[str]:
     words += ["--use_cpu", "True"] if run.setup.device == "cpu" else []
     words += ["--deepspeed", run.setup.deepspeed] if run.setup.deepspeed else []
     return words + request.extra
-
-
-def probe(run: Run, prepared: list[str]) -> list[str]:
-    words = trainer_words(run, prepared, per_device_train_batch_size="1")
-    return [run.python, "-m", "m3kit.training.batch_size", "--processes", str(run.setup.processes), *words]
 
 
 def recipe(run: Run, prepared: list[str]) -> list[str]:
@@ -168,13 +145,12 @@ def recipe(run: Run, prepared: list[str]) -> list[str]:
 
 
 def train(run: Run, found: Found) -> list[str]:
-    instead = dict(zip(("per_device_train_batch_size", "sub_batch_tokens"), found.numbers, strict=False))
     # After a signal a step is finished and a checkpoint written before the processes go: torchrun would kill them.
     # The processes meet on this machine; by its name, as torchrun has it, they wait for ever where that is unknown.
     words = ["--standalone", "--local-addr", "127.0.0.1", "--nproc_per_node", str(run.setup.processes)]
     words += ["--shutdown-timeout", "600", "-m", run.request["entrypoint"]]
     # Behind the defaults, so that these count; the recipe chooses nothing that the user has set.
-    return [*run.torchrun, *words, *trainer_words(run, found.prepared or [], **instead), *found.chosen]
+    return [*run.torchrun, *words, *trainer_words(run, found.prepared or []), *found.chosen]
 
 
 def evaluate(run: Run, folder: str) -> list[str]:
@@ -190,12 +166,6 @@ def evaluate(run: Run, folder: str) -> list[str]:
     words += ["--pooling_method", request["sentence_pooling_method"], *run.given("normalize_embeddings")]
     words += ["--device", run.setup.device]
     return run.kit("evaluate", *words, *run.given("query_instruction_for_retrieval", "cache_dir"))
-
-
-def memory(run: Run) -> list[str]:
-    words = ["--device", run.setup.device, "--processes", str(run.setup.processes)]
-    words += ["--precision", run.setup.precision_name, *run.given(*MEMORY)]
-    return run.kit("memory", *words, *(["--deepspeed"] if run.setup.deepspeed else []))
 
 
 def _ending(run: Run) -> tuple[str, str]:

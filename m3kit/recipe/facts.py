@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from m3kit.errors import KitError
-from m3kit.hub import CONFIG, find_model_folder, missing_heads
+from m3kit.hub import CONFIG, count_parameters, find_model_folder, missing_heads
 from m3kit.prepared import find_prepared, read_prepared
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
@@ -58,7 +58,8 @@ def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> F
     base = find_model_folder(given["model_name_or_path"][0], given.one("cache_dir", None))
     try:
         config = json.loads((base / CONFIG).read_bytes())
-        width, needed = int(config["hidden_size"]), _memory_needed(config, int(given.one("sub_batch_tokens", "16384")))
+        tokens = given.one("sub_batch_tokens", "auto")
+        width, needed = int(config["hidden_size"]), _memory_needed(config, 16384 if tokens == "auto" else int(tokens))
     except (OSError, ValueError, KeyError) as error:
         raise KitError(f"{base / CONFIG} is no encoder's configuration ({error}); give a model's folder") from error
     rows = [row for file in _files(given) for row in read_prepared(file)]
@@ -94,9 +95,7 @@ def _memory_needed(config: dict, tokens: int) -> float:
     Activations: 34 bytes a token, layer and unit of width in 16 bits, with an attention that keeps no scores
     (Korthikanti et al. 2022, arXiv 2205.05198); twice that here, for what is kept in 32 bits.
     """
-    layers, width = config["num_hidden_layers"], config["hidden_size"]
-    parameters = config["vocab_size"] * width + 12 * layers * width**2
-    return 16 * parameters + 2 * 34 * tokens * layers * width
+    return 16 * count_parameters(config) + 2 * 34 * tokens * config["num_hidden_layers"] * config["hidden_size"]
 
 
 def _memory(device: str) -> float:

@@ -7,9 +7,10 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
+import time
 import traceback
 import warnings
-from pathlib import Path
 
 import torch
 from transformers import HfArgumentParser
@@ -28,6 +29,8 @@ WORDY = (
     "FlagEmbedding.finetune.embedder.encoder_only.m3.runner",
     "FlagEmbedding.finetune.embedder.encoder_only.m3.trainer",
 )
+# Seconds for a process to end by itself after another has failed.
+GRACE = 60
 
 
 def main() -> int:
@@ -51,6 +54,8 @@ def _train() -> int:
     transformers_logging.disable_progress_bar()
     # FlagEmbedding's collator gives the tokenizer a length that it has cut to already.
     warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
+    if (path := os.environ.get("M3KIT_ERROR_FILE")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        threading.Thread(target=_end_with_the_first_to_fail, args=(path,), daemon=True).start()
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     runner = None
     try:
@@ -90,11 +95,24 @@ def _where_it_goes_on(runner: Runner | None) -> str:
 
 
 def _tell(text: str) -> None:
-    # Every rank meets the same error; one voice is enough.
-    if os.environ.get("RANK", "0") == "0":
-        print(f"m3kit.training: {text}", file=sys.stderr)
-        if path := os.environ.get("M3KIT_ERROR_FILE"):
-            Path(path).write_text(f"{text}\n", encoding="utf-8")
+    """The first process to meet an error speaks for all: what the others meet then comes of it."""
+    if path := os.environ.get("M3KIT_ERROR_FILE"):
+        try:
+            with open(path, "x", encoding="utf-8") as file:
+                file.write(f"{text}\n")
+        except FileExistsError:
+            return
+    elif os.environ.get("RANK", "0") != "0":
+        return
+    print(f"m3kit.training: {text}", file=sys.stderr)
+
+
+def _end_with_the_first_to_fail(path: str) -> None:
+    """For a thread: end this process where another failed, and this one may wait for it for ever, as NCCL does."""
+    while not os.path.exists(path):
+        time.sleep(1)
+    time.sleep(GRACE)
+    os._exit(1)
 
 
 if __name__ == "__main__":

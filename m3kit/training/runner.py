@@ -22,6 +22,7 @@ from m3kit.training.attention import set_attention
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
 from m3kit.training.evaluation import HeldOut
+from m3kit.training.fit import is_out_of_memory, ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
 from m3kit.training.model import M3Model
@@ -65,7 +66,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # FlagEmbedding names its class in the middle of this method; what the subclass adds has defaults in the class.
         model.__class__ = M3Model
         model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
-        model.sub_batch_tokens = self.training_args.sub_batch_tokens
         model.dense_temperature = self.training_args.dense_temperature
         model.heads_reach = self.training_args.heads_reach
         model.teacher_temperature = self.training_args.teacher_temperature
@@ -114,7 +114,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             passage_max_len=data_args.passage_max_len,
             pad_to_multiple_of=data_args.pad_to_multiple_of,
             sub_batch_size=args.sub_batch_size,
-            sub_batch_tokens=args.sub_batch_tokens,
             worthwhile_tokens=0 if (device, args.precision) == ("cpu", "fp32") else WORTHWHILE_TOKENS.get(device, 0),
         )
 
@@ -180,9 +179,12 @@ class Runner(EncoderOnlyEmbedderM3Runner):
                 record.update(cpu_seconds=round(cpu_seconds() - cpu_before, 1))
                 self._finish(record)
         except BaseException as error:
+            told = ran_out(trainer) if is_out_of_memory(error) else error
             if record:
-                record.stop(str(error) or type(error).__name__)
-            raise
+                record.stop(str(told) or type(told).__name__)
+            if told is error:
+                raise
+            raise told from error
 
     def _open_record(self) -> tuple[RunRecord, str | None]:
         """The run's record, and the checkpoint to go on from. Raises ``KitError`` when it may not go on."""

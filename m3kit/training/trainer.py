@@ -16,16 +16,19 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.trainer import TRAINER_STATE_NAME
 
-from m3kit.training import checkpoints, lessons
+from m3kit.training import checkpoints
 from m3kit.training.batches import EpochSampler
 from m3kit.training.disk_space import check_space, explain_failed_save
 from m3kit.training.evaluation import HeldOut
-from m3kit.training.guards import Guard
+from m3kit.training.fit import fit
+from m3kit.training.guards import Guard, tell_empty
 from m3kit.training.lora import load_adapters, save_adapters
-from m3kit.training.meter import Meter
 from m3kit.training.saving import write_model_extras
 from m3kit.training.stopping import StopRequest, ignore_signals
-from m3kit.training.train_log import TrainLog
+from m3kit.training.train_log import Meter, TrainLog
+
+# Steps that teach nothing are told after so many, and once more at the end.
+FIRST_STEPS = 100
 
 
 class Trainer(EncoderOnlyEmbedderM3Trainer):
@@ -42,6 +45,8 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         if self.train_log and held_out:
             self.train_log.headline = self.args.metric_for_best_model
         self.gradient_norm: float | None = None
+        self.skipped_steps = 0  # since the last line of the log: fp16 overflowed, and nothing was learned
+        self._loss_scale = 1.0
         self.stopped = 0  # the signal's number, once the step is done and to be the last
         self._scratch: Path | None = None
         self.remove_callback(PrinterCallback)
@@ -69,12 +74,23 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.meter.add(inputs, loss, outputs.parts)
+        # DeepSpeed's, which a step may change.
+        self._loss_scale = getattr(getattr(model, "optimizer", None), "loss_scale", 1.0)
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model, grad_norm=None):
+        """The true norm: one of DeepSpeed's optimizers gives it multiplied by the loss scale."""
         norm = super()._get_grad_norm(model, grad_norm)
         self.gradient_norm = None if norm is None else float(norm)
-        return norm
+        if norm is not None and type(getattr(model, "optimizer", None)).__name__ == "FP16_UnfusedOptimizer":
+            self.gradient_norm /= self._loss_scale
+        return self.gradient_norm
+
+    def note_skipped_step(self) -> None:
+        """After the optimizer: a fused one skips an overflow by itself, unnoticed, and the schedule would go on."""
+        if getattr(self.accelerator, "scaler", None) is not None and not math.isfinite(self.gradient_norm or 0.0):
+            self.optimizer._is_overflow = True
+        self.skipped_steps += self.accelerator.optimizer_step_was_skipped
 
     def end_step(self) -> None:
         """After every step: is it still learning, and was it asked to stop? All processes decide alike."""
@@ -102,15 +118,16 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         """transformers' figures and the meter's together, to the terminal, the two files and TensorBoard."""
         if "loss" in logs:
             logs |= self.meter.figures(self.state.max_steps - self.state.global_step)
+            logs["skipped_steps"], self.skipped_steps = self.skipped_steps, 0
         super().log(logs, start_time)
         if self.train_log:
             self.train_log.add(self.state, logs)
-            if "loss" in logs and self.state.global_step == lessons.FIRST and (told := self.tell_empty_steps()):
+            if "loss" in logs and self.state.global_step == FIRST_STEPS and (told := self.tell_empty_steps()):
                 self.train_log.say(f"warning: {told}")
 
     def tell_empty_steps(self) -> str | None:
         args = self.args
-        return lessons.tell_empty(self.state.log_history, args.per_device_train_batch_size * args.world_size)
+        return tell_empty(self.state.log_history, args.per_device_train_batch_size * args.world_size)
 
     # ---- Evaluating ----
 
@@ -252,6 +269,9 @@ class Steps(TrainerCallback):
         # A resumed state brings the intervals it was saved with, and would go by these.
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
+        told = fit(trainer)
+        if told and trainer.train_log:
+            trainer.train_log.tell(told)
         trainer.restore_step()
         if trainer.held_out and state.global_step == 0:
             trainer.tell_base(trainer.evaluate())
@@ -261,6 +281,9 @@ class Steps(TrainerCallback):
             trainer._determine_best_metric(trainer.evaluate(), trial=None)
         trainer.stop.patient = True
         trainer.meter.mark()
+
+    def on_optimizer_step(self, args, state, control, **kwargs):
+        self.trainer.note_skipped_step()
 
     def on_step_end(self, args, state, control, **kwargs):
         control.should_evaluate = self._evaluates(state)
@@ -273,7 +296,8 @@ class Steps(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.trainer.train_log and state.global_step % self.trainer.steps_per_epoch == 0:
-            self.trainer.train_log.end_epoch(state, self.trainer.meter.take_queries())
+            queries = self.trainer.meter.take_queries()
+            self.trainer.train_log.tell(f"epoch {round(state.epoch)} is over: {queries:,} rows trained")
 
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.stop.patient = False

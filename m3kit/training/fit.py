@@ -1,0 +1,137 @@
+"""Find how many padded tokens can be encoded at once: the heaviest batches are tried before the first step."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from m3kit.errors import KitError
+
+# What sub_batch_tokens=auto begins with. More at once is not faster.
+MOST = 16384
+# Of a GPU's memory, left for what changes from step to step.
+MARGIN = 0.05
+# In a run's folder: what a later run begins with, where one ran out of memory on the way.
+NOTE = ".sub_batch_tokens"
+CURES = (
+    "give --gradient_checkpointing True, a shorter --passage_max_len, a smaller --per_device_train_batch_size, "
+    "--precision bf16 or fp16, or --lora_rank 16"
+)
+
+
+def fit(trainer) -> str | None:
+    """Set ``sub_batch_tokens`` of the model and the collator; return what was found by trial, for the log.
+
+    ``auto`` on a GPU: each data set's heaviest batch goes forward and backward, its gradients are thrown away, and on
+    out-of-memory the number is halved. All processes take the smallest number that any of them finds.
+    Raises ``KitError``, in all of them, where not even the longest text fits into one.
+    """
+    args = trainer.args
+    if args.sub_batch_tokens != "auto":
+        _use(trainer, int(args.sub_batch_tokens))
+        return None
+    tokens = _noted(Path(args.output_dir)) or MOST
+    if not _can_run_out(args.device):
+        _use(trainer, tokens)
+        return None
+    tokens, longest = _largest_that_fits(trainer, tokens)
+    if args.world_size > 1:
+        agreed = torch.tensor(tokens, device=args.device)
+        dist.all_reduce(agreed, dist.ReduceOp.MIN)
+        tokens = int(agreed)
+    if not tokens:
+        raise KitError(f"out of memory: not even one text of {longest} tokens fits with its batch; {CURES}")
+    _use(trainer, tokens)
+    return f"Memory: sub_batch_tokens {tokens} (auto): the heaviest batches fit"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    # A CPU's allocator and cuBLAS raise a plain RuntimeError.
+    says = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in says or "can't allocate memory" in says
+
+
+def ran_out(trainer) -> KitError:
+    """What to tell where memory ran out after the trial, as when another program takes some; the next run has less."""
+    tokens = trainer.model.sub_batch_tokens
+    told = f"step {trainer.state.global_step + 1}: out of memory with sub_batch_tokens {tokens}"
+    if trainer.args.sub_batch_tokens != "auto":
+        return KitError(f"{told}; give --sub_batch_tokens auto, or {tokens // 2}, to go on from the last checkpoint")
+    (Path(trainer.args.output_dir) / NOTE).write_text(f"{tokens // 2}\n", "utf-8")
+    return KitError(
+        f"{told}, which fitted before training: another program may use the device. Run the same command again: it "
+        f"goes on from the last checkpoint with {tokens // 2}"
+    )
+
+
+def _can_run_out(device: torch.device) -> bool:
+    """Whether the device says so when its memory is full; a CPU's process is killed instead."""
+    return device.type != "cpu"
+
+
+def _noted(output_dir: Path) -> int | None:
+    try:
+        return int((output_dir / NOTE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _use(trainer, tokens: int) -> None:
+    trainer.model.sub_batch_tokens = trainer.data_collator.sub_batch_tokens = tokens
+
+
+def _largest_that_fits(trainer, tokens: int) -> tuple[int, int]:
+    """(the number of tokens, or 0 where none fits; the longest text's tokens)."""
+    items = trainer.train_dataset.heaviest()
+    while True:
+        _use(trainer, tokens)
+        longest = 0
+        try:
+            kept = _reserve(trainer)
+            for item in items:
+                longest = max(longest, _try(trainer, item))
+            del kept
+            return tokens, longest
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        # Here the error is gone, and with it the frames that held the tensors.
+        gc.collect()
+        if trainer.args.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if tokens <= longest or tokens <= 64:
+            return 0, longest
+        tokens //= 2
+
+
+def _reserve(trainer) -> torch.Tensor:
+    """As many bytes as training will hold beside the batch: Adam's moments, where there are none yet, and a margin."""
+    device = trainer.args.device
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    states = trainer.optimizer.state.values() if trainer.optimizer else ()
+    there = sum(value.nbytes for state in states for value in state.values() if isinstance(value, torch.Tensor))
+    margin = MARGIN * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+    return torch.empty(max(0, 8 * trained - there) + int(margin), dtype=torch.uint8, device=device)
+
+
+def _try(trainer, item) -> int:
+    """Forward and backward of a batch by this process alone; the model stays as it is. The longest text's tokens."""
+    model, device = trainer.model, trainer.args.device
+    inputs = trainer._prepare_inputs(trainer.data_collator([item]))
+    crossed, step = model.negatives_cross_device, model.step
+    # Another process may have run out already, and would never answer.
+    model.negatives_cross_device = False
+    model.step = model.self_distill_start_step + 1
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), trainer.compute_loss_context_manager():
+            loss = model(**inputs).loss
+            # Not backward: hooks of DDP and DeepSpeed would send the gradients.
+            torch.autograd.grad(loss, trained, allow_unused=True)
+    finally:
+        model.negatives_cross_device, model.step = crossed, step
+    parts = [part for side in ("queries", "passages") for part in inputs[side]]
+    return max(part["input_ids"].shape[1] for part in parts)

@@ -1,0 +1,45 @@
+"""A card with little memory, on the CPU: what tensors take is counted, and too much raises torch.OutOfMemoryError."""
+
+from __future__ import annotations
+
+import weakref
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from m3kit.training import fit
+
+
+class FakeCard(TorchDispatchMode):
+    """``size``: megabytes, or a file that holds them and may be written anew while training runs."""
+
+    def __init__(self, size: str) -> None:
+        super().__init__()
+        self.size, self.held = size, 0
+        self._known: set[int] = set()
+        fit._can_run_out = lambda device: True
+
+    @property
+    def room(self) -> float:
+        return 1e6 * float(self.size if self.size.replace(".", "").isdigit() else Path(self.size).read_text())
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self._count(tensor.untyped_storage())
+        if self.held > self.room:
+            raise torch.OutOfMemoryError(f"{self.held / 1e6:.1f} of {self.room / 1e6:.1f} MB are taken")
+        return result
+
+    def _count(self, storage) -> None:
+        if (key := storage._cdata) not in self._known:
+            self._known.add(key)
+            self.held += storage.nbytes()
+            weakref.finalize(storage, self._free, key, storage.nbytes())
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self.held -= size

@@ -1,0 +1,63 @@
+"""sub_batch_tokens=auto on a card that is too small: the batch is divided until it fits, and learns the same."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from runs import Run, arguments, losses, train, write_rows
+
+pytestmark = pytest.mark.slow
+
+# Batches of about 8 x (1 + 7) texts of at most 16 tokens.
+SETTINGS = {"per_device_train_batch_size": 8, "train_group_size": 8, "max_steps": 4, "save_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+    return write_rows(tmp_path_factory.mktemp("rows"), negatives=7)
+
+
+@pytest.fixture
+def words(starter, rows, tmp_path):
+    return lambda name="output", **settings: arguments(starter, rows, tmp_path / name, **{**SETTINGS, **settings})
+
+
+def found(run: Run) -> int:
+    """The tokens that were found to fit."""
+    return int(re.search(r"sub_batch_tokens (\d+) \(auto\)", run.log.read_text("utf-8"))[1])
+
+
+def room(words, run: str = "measured") -> float:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_batch_is_halved_until_it_fits_and_the_loss_stays(words, processes):
+    whole = train(words("whole", sub_batch_tokens=16384), processes)
+    small = train(words("small"), processes, FAKE_CARD="20")
+    assert found(small) < 16384
+    assert losses(small.output) == pytest.approx(losses(whole.output), rel=1e-4)
+
+
+def test_what_never_fits_is_told_with_a_cure(words):
+    run = Run(words(), FAKE_CARD="3")
+    assert run.wait() == [1]
+    told = run.log.read_text("utf-8").strip().split("\n")[-1]
+    assert "not even one text" in told and "--lora_rank" in told
+
+
+def test_later_on_the_run_ends_and_the_same_command_goes_on_with_half(words, tmp_path):
+    size = tmp_path / "size"
+    size.write_text("30")
+    run = Run(words(max_steps=8), FAKE_CARD=str(size))
+    assert run.when(lambda: run.step() >= 3)
+    size.write_text("1")
+    assert run.wait() == [1]
+    told = run.log.read_text("utf-8").strip().split("\n")[-1]
+    before = found(run)
+    assert f"goes on from the last checkpoint with {before // 2}" in told
+    size.write_text("30")
+    again = train(words(max_steps=8), FAKE_CARD=str(size))
+    assert found(again) <= before // 2
+    assert "Going on from step 2" in again.log.read_text("utf-8")
