@@ -49,7 +49,7 @@ WITHOUT_EFFECT = {
     **dict.fromkeys(("remove_unused_columns", "no_remove_unused_columns", "label_names"), _BATCHES),
     **dict.fromkeys(("train_sampling_strategy", "length_column_name", "data_seed"), _BATCHES),
     **dict.fromkeys(("dataloader_persistent_workers", "dataloader_multiprocessing_context"), _BATCHES),
-    "auto_find_batch_size": "give --per_device_train_batch_size auto",
+    "auto_find_batch_size": "sub_batch_tokens is found to fit, whatever the batch",
     "activation_checkpointing": "here it has its older name, --gradient_checkpointing",
     "activation_checkpointing_kwargs": "here it has its older name, --gradient_checkpointing_kwargs",
     "label_smoothing_factor": "the losses are FlagEmbedding's, which have none",

@@ -53,13 +53,6 @@ def find_local_config(given: str, cache_dir: str | None = None) -> Path:
     return file
 
 
-def count_parameters(config: dict) -> int:
-    """About how many parameters an encoder with this ``config.json`` has: word and place vectors, and its layers."""
-    width, layers = config["hidden_size"], config["num_hidden_layers"]
-    table = config["vocab_size"] + config.get("max_position_embeddings", 0)
-    return table * width + layers * (4 * width + 2 * config.get("intermediate_size", 4 * width)) * width
-
-
 def missing_heads(folder: Path) -> list[str]:
     """The files of M3 heads that a model lacks; FlagEmbedding makes BOTH anew when either is missing (S4)."""
     return [name for name in HEADS if not (folder / name).is_file()]

@@ -36,9 +36,9 @@ def whole(low: int | None, auto: bool = False, words: str = "") -> Kind:
         return value
 
     plain = "a whole number" + ("" if low is None else " above 0" if low == 1 else f", {low} or more")
-    return Kind(
-        words or ("auto or " if auto else "") + plain, parse, "N|auto" if auto else "N", type=str if auto else int
-    )
+    if auto:
+        return Kind(words or f"auto or {plain}", parse, "N|auto")
+    return Kind(words or plain, parse, "N", type=int)
 
 
 def number(low: float = -math.inf, above: float = -math.inf, high: float = math.inf, words: str = "") -> Kind:

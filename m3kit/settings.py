@@ -168,8 +168,8 @@ SETTINGS = (
     Setting(
         "per_device_train_batch_size",
         "2",
-        whole(1, words="a whole number above 0; recipe=best chooses it"),
-        "queries a GPU and step, each other's negatives: the more the better, and memory is no limit (sub_batch_tokens)",
+        whole(1, words="a whole number above 0 (recipe=best chooses one)"),
+        "queries a GPU and step, each other's negatives: the more the better; memory is no limit (sub_batch_tokens)",
         LEARNING,
         "trainer",
     ),

@@ -67,5 +67,5 @@ setup() { make_kit; }
   [[ $output == *'untouched library'* ]]
   run "$SINGLE" --dry-run --recipe best --per_device_train_batch_size auto
   ((status == 2))
-  [[ $output == *'chooses the batch itself'* ]]
+  [[ $output == *'recipe=best chooses one'* ]]
 }

@@ -38,7 +38,7 @@ setup() { make_kit; }
     expect temperature 0.02
     expect fp16 True
     expect gradient_checkpointing True
-    expect sub_batch_tokens 16384
+    expect sub_batch_tokens auto
     expect_no precision
     expect unified_finetuning True
     expect use_self_distill True

@@ -62,7 +62,7 @@ WRONG = {
     "--merge_shares": "needs a value",
     "--train_data": "one or more folders or files",
     "--seed -1": "0 or more",
-    "--recipe best --per_device_train_batch_size auto": "chooses the batch itself",
+    "--recipe best --per_device_train_batch_size auto": "recipe=best chooses one",
     "--deepspeed nowhere.json": "no DeepSpeed configuration",
 }
 

@@ -24,7 +24,6 @@ from m3kit.data.settings import Settings
 from m3kit.data.sources import Source
 from m3kit.data.text import key_of
 from m3kit.errors import KitError
-from m3kit.free_memory import free_on_machine
 from m3kit.progress import Bar
 
 # Memory for a byte of a file of rows (4.3 were measured); packed ones hold about so many times as much.
@@ -206,6 +205,17 @@ def _check_memory(sources: list[Source]) -> None:
             f"reading the training data takes about {needed / gib:.0f} GiB of memory, and {free / gib:.0f} GiB are "
             "free; give fewer or smaller files (a sample of 1,000,000 rows is more than most trainings use)"
         )
+
+
+def free_on_machine() -> int:
+    """Bytes that are left of the machine's memory, and of the container's where it has a limit (cgroups 2)."""
+    meminfo = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    left, group = int(meminfo["MemAvailable"].split()[0]) << 10, Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists() and (most := (group / "memory.max").read_text().strip()) != "max":
+        # Files that are kept in memory make room where it is wanted.
+        cached = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())["inactive_file"]
+        left = min(left, int(most) - int((group / "memory.current").read_text()) + int(cached))
+    return left
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 
 from m3kit.errors import KitError
-from m3kit.hub import count_parameters, find_local_config
 from m3kit.planning.machine import Setup
 from m3kit.planning.request import Request
 
@@ -28,6 +27,9 @@ def tell_memory(request: Request, setup: Setup) -> str:
     """Return the sentence for a dry run; empty where the model's configuration is not on this machine."""
     name = request["model_name_or_path"]
     try:
+        # Of packages that may not be installed yet.
+        from m3kit.hub import find_local_config
+
         config = json.loads(find_local_config(name, request["cache_dir"] or None).read_bytes())
     except (ImportError, KitError, OSError, ValueError):
         if name != "BAAI/bge-m3":
@@ -44,6 +46,13 @@ def tell_memory(request: Request, setup: Setup) -> str:
         return f"{told}; the texts take more, by sub_batch_tokens."
     enough = f"a card of {card} GB is enough" if card else "no single card is enough"
     return f"{told}; {enough}: sub_batch_tokens is found to fit. Reckoned, not measured."
+
+
+def count_parameters(config: dict) -> int:
+    """About how many parameters an encoder with this ``config.json`` has: word and place vectors, and its layers."""
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    table = config["vocab_size"] + config.get("max_position_embeddings", 0)
+    return table * width + layers * (4 * width + 2 * config.get("intermediate_size", 4 * width)) * width
 
 
 def _held(request: Request, setup: Setup, config: dict) -> int:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from m3kit.errors import KitError
-from m3kit.hub import CONFIG, count_parameters, find_model_folder, missing_heads
+from m3kit.hub import CONFIG, find_model_folder, missing_heads
+from m3kit.planning.memory import count_parameters
 from m3kit.prepared import find_prepared, read_prepared
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts

@@ -1,4 +1,4 @@
-"""What ends a run that no longer learns, with the reason and the likely cures, and what is told of one that hardly does."""
+"""What ends a run that learns nothing any more, with the reason and the likely cures; and what is told of empty steps."""
 
 from __future__ import annotations
 
