@@ -137,7 +137,7 @@ setup() { make_kit; }
   expect tokenizer 'a model'
   run "$MULTI" --dry-run --per_device_train_batch_size 2.5
   ((status == 2))
-  says "a whole number above 0, not '2.5'"
+  says "not '2.5'"
 }
 
 # ---- evaluation -------------------------------------------------------------------------------------------------------

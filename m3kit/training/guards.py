@@ -1,4 +1,4 @@
-"""What ends a run that learns nothing any more, with the reason and the likely cures; and what is told of empty steps."""
+"""What ends a run that learns nothing any more, with the reason and likely cures; and what is told of empty steps."""
 
 from __future__ import annotations
 
