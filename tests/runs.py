@@ -118,6 +118,7 @@ class Run:
 
 
 def _train(words: list[str], environment: dict[str, str], log: str) -> None:
+    import fp16_on_cpu
     from fake_card import FakeCard
 
     from m3kit.training.__main__ import main
@@ -130,6 +131,8 @@ def _train(words: list[str], environment: dict[str, str], log: str) -> None:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
         sys.argv = ["m3kit.training", *words]
+        if scale := environment.get("FP16_ON_CPU"):
+            fp16_on_cpu.allow(float(scale))
         # Megabytes that tensors may take, as on a small GPU.
         with FakeCard(environment["FAKE_CARD"]) if "FAKE_CARD" in environment else contextlib.nullcontext():
             code = main()

@@ -1,0 +1,21 @@
+"""fp16 with autocast and a scaled loss on the CPU, where libraries refuse it: as on one GPU."""
+
+from __future__ import annotations
+
+import torch
+from accelerate import Accelerator
+
+from m3kit.training import arguments
+
+
+def allow(scale: float) -> None:
+    """For this process; ``scale``: of the loss, to begin with."""
+    begin = Accelerator.__init__
+
+    def init(self, *args, **kwargs):
+        begin(self, *args, **kwargs)
+        if self.state.mixed_precision == "fp16":
+            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=scale)
+
+    Accelerator.__init__ = init
+    arguments.settle_precision = lambda *_: ("fp16", "Precision: fp16 on the CPU, for a test")
