@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from m3kit.training import arguments
 
 
-def allow(scale: float) -> None:
-    """For this process; ``scale``: of the loss, to begin with."""
+def allow(scale: str) -> None:
+    """For this process; ``scale``: of the loss, to begin with. DeepSpeed's configuration has its own."""
     begin = Accelerator.__init__
 
     def init(self, *args, **kwargs):
         begin(self, *args, **kwargs)
-        if self.state.mixed_precision == "fp16":
-            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=scale)
+        if self.state.mixed_precision == "fp16" and self.distributed_type is not DistributedType.DEEPSPEED:
+            self.native_amp, self.scaler = True, torch.amp.GradScaler("cpu", init_scale=float(scale))
 
     Accelerator.__init__ = init
     arguments.settle_precision = lambda *_: ("fp16", "Precision: fp16 on the CPU, for a test")

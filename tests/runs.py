@@ -132,7 +132,7 @@ def _train(words: list[str], environment: dict[str, str], log: str) -> None:
             os.dup2(file.fileno(), stream)
         sys.argv = ["m3kit.training", *words]
         if scale := environment.get("FP16_ON_CPU"):
-            fp16_on_cpu.allow(float(scale))
+            fp16_on_cpu.allow(scale)
         # Megabytes that tensors may take, as on a small GPU.
         with FakeCard(environment["FAKE_CARD"]) if "FAKE_CARD" in environment else contextlib.nullcontext():
             code = main()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from conftest import read_jsonl
+from conftest import KIT, read_jsonl
 from runs import arguments, train, write_rows
 
 pytestmark = pytest.mark.slow
@@ -41,3 +43,21 @@ def test_the_norm_is_the_true_one(words):
     )
     assert not any(row["skipped_steps"] for row in half)
     assert half[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=0.05)
+
+
+def test_s7_with_deepspeed_too_the_loss_is_scaled_and_the_norm_true(words, tmp_path):
+    plain = steps(train(words("fp32"), 2))
+    settings = json.loads((KIT / "ds_stage0.json").read_text("utf-8"))
+    settings["fp16"]["initial_scale_power"] = 24
+    large = tmp_path / "large_scale.json"
+    large.write_text(json.dumps(settings), "utf-8")
+    half = steps(train(words("fp16", fp16=True, deepspeed=KIT / "ds_stage0.json"), 2, FP16_ON_CPU="deepspeed"))
+    assert not half[0]["skipped_steps"]
+    assert half[0]["grad_norm"] == pytest.approx(plain[0]["grad_norm"], rel=0.05)
+    over = steps(train(words("over", fp16=True, deepspeed=large), 2, FP16_ON_CPU="deepspeed"))
+    skipped = [row["skipped_steps"] for row in over]
+    assert skipped[0] == 1 and skipped[-1] == 0
+    first = skipped.index(0)
+    rates, waited = ([row["learning_rate"] for row in rows] for rows in (half, over[first:]))
+    assert waited == pytest.approx(rates[: len(waited)])
+    assert over[first]["grad_norm"] == pytest.approx(plain[first]["grad_norm"], rel=0.2)

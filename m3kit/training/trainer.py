@@ -74,17 +74,23 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, **kwargs):
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **kwargs)
         self.meter.add(inputs, loss, outputs.parts)
-        # DeepSpeed's, which a step may change.
-        self._loss_scale = getattr(getattr(model, "optimizer", None), "loss_scale", 1.0)
+        # In fp16 without ZeRO, DeepSpeed divides gradients by a scale that it has not multiplied the loss by (S7).
+        self._loss_scale = model.optimizer.loss_scale if self._lacks_scale(model) else 1.0
+        if self._loss_scale != 1 and loss.requires_grad:
+            loss.register_hook(lambda gradient, scale=self._loss_scale: gradient * scale)
         return (loss, outputs) if return_outputs else loss
 
     def _get_grad_norm(self, model, grad_norm=None):
-        """The true norm: one of DeepSpeed's optimizers gives it multiplied by the loss scale."""
+        """The true norm: of DeepSpeed's two optimizers in fp16 one gives it multiplied by the loss scale."""
         norm = super()._get_grad_norm(model, grad_norm)
         self.gradient_norm = None if norm is None else float(norm)
-        if norm is not None and type(getattr(model, "optimizer", None)).__name__ == "FP16_UnfusedOptimizer":
-            self.gradient_norm /= self._loss_scale
+        if norm is not None and self._lacks_scale(model) and "Unfused" in type(model.optimizer).__name__:
+            self.gradient_norm = float(norm) / self._loss_scale
         return self.gradient_norm
+
+    def _lacks_scale(self, model) -> bool:
+        names = ("FP16_Optimizer", "FP16_UnfusedOptimizer")
+        return self.args.fp16 and type(getattr(model, "optimizer", None)).__name__ in names
 
     def note_skipped_step(self) -> None:
         """After the optimizer: a fused one skips an overflow by itself, unnoticed, and the schedule would go on."""
