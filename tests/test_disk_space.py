@@ -78,10 +78,10 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_stays(small_disk, writ
     kept = save(small_disk, 300)
     written = small_disk / SCRATCH / "checkpoint-400"
     written.mkdir(parents=True)
-    with pytest.raises(KitError) as raised, full_disk_explained(small_disk, 1_000_000):
+    with pytest.raises(KitError) as raised, full_disk_explained(small_disk, "a checkpoint", 1_000_000):
         writer(written / "file")
     told = str(raised.value)
-    assert told.startswith(f"{small_disk} has no room for 0.00 GB: its disk has 0.00 GB free, and writing failed (")
+    assert told.startswith(f"the disk of {small_disk} has 2.1 MB free, and a checkpoint needs 1.0 MB; writing failed (")
     assert told.endswith(
         "; nothing of the run is lost up to its last checkpoint: checkpoint-300 stays. "
         "Free space (or give --save_total_limit 1), then run the same command again"
@@ -96,7 +96,7 @@ def test_a_full_disk_is_explained_and_the_last_checkpoint_stays(small_disk, writ
 def test_what_is_said_on_dev_full_is_known_too(tmp_path, name):
     with (
         pytest.raises(KitError, match="no checkpoint has been saved yet. Free space, then run the same command again"),
-        full_disk_explained(tmp_path, 1),
+        full_disk_explained(tmp_path, "a checkpoint", 1),
     ):
         WRITERS[name]("/dev/full")
 
@@ -106,10 +106,8 @@ def test_a_model_that_does_not_fit_leaves_the_old_one_whole(small_disk):
     checkpoint = save(small_disk, 4, 300_000)  # 1.2 and 0.3 MB
     with pytest.raises(OSError, match="No space"):
         (small_disk / "rest").write_bytes(b"x" * MORE)
-    with (
-        pytest.raises(KitError, match="No space left on device.*checkpoint-4 stays"),
-        full_disk_explained(small_disk, 0),
-    ):
+    told = pytest.raises(KitError, match="and the model needs 0.0 MB; .*No space left on device.*checkpoint-4 stays")
+    with told, full_disk_explained(small_disk, "the model", 0):
         publish(checkpoint, small_disk)
     assert (small_disk / "model.safetensors").read_bytes() == b"w" * 100
     assert flaw(checkpoint) is None
@@ -129,20 +127,20 @@ def test_the_reason_of_a_stop_is_not_hidden_by_a_full_disk(small_disk, caplog):
 
 def test_space_is_checked_before_saving(tmp_path, monkeypatch):
     monkeypatch.setattr(checkpoints.shutil, "disk_usage", lambda path: SimpleNamespace(free=1_200_000_000))
-    with full_disk_explained(tmp_path, 1_200_000_000):
+    with full_disk_explained(tmp_path, "a checkpoint", 1_200_000_000):
         save(tmp_path, 300)
-    with pytest.raises(KitError) as raised, full_disk_explained(tmp_path, 6_800_000_000):
+    with pytest.raises(KitError) as raised, full_disk_explained(tmp_path, "a checkpoint", 6_800_000_000):
         raise AssertionError
     assert str(raised.value) == (
-        f"{tmp_path} has no room for 6.80 GB: its disk has 1.20 GB free; nothing of the run is lost up to its "
+        f"the disk of {tmp_path} has 1.2 GB free, and a checkpoint needs 6.8 GB; nothing of the run is lost up to its "
         "last checkpoint: checkpoint-300 stays. Free space, then run the same command again"
     )
 
 
 def test_a_quota_is_told(tmp_path):
-    with pytest.raises(KitError, match="free, and writing failed .OSError: .Errno 122. Disk quota exceeded.; no check"):
-        with full_disk_explained(tmp_path, 1):
-            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+    told = pytest.raises(KitError, match="0.0 MB; writing failed .OSError: .Errno 122. Disk quota exceeded.; no check")
+    with told, full_disk_explained(tmp_path, "a checkpoint", 1):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +148,7 @@ def test_a_quota_is_told(tmp_path):
 )
 def test_other_errors_are_not_explained(tmp_path, error):
     (tmp_path / SCRATCH).mkdir()
-    with pytest.raises(type(error)) as raised, full_disk_explained(tmp_path, 1):
+    with pytest.raises(type(error)) as raised, full_disk_explained(tmp_path, "a checkpoint", 1):
         raise error
     assert raised.value is error
     assert (tmp_path / SCRATCH).exists()

@@ -141,13 +141,13 @@ def publish(checkpoint: Path, output_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def full_disk_explained(output_dir: Path, needed: int) -> Iterator[None]:
-    """Write ``needed`` bytes to ``output_dir`` within this: ``KitError`` where they do not fit, before or during.
+def full_disk_explained(output_dir: Path, what: str, needed: int) -> Iterator[None]:
+    """Write ``what``, of ``needed`` bytes, within this: ``KitError`` where the disk has no room for it.
 
     What has been written by then is removed, for it may be all that fills the disk.
     """
     if shutil.disk_usage(output_dir).free < needed:
-        raise _no_room(output_dir, needed)
+        raise _no_room(output_dir, what, needed)
     try:
         yield
     except Exception as error:
@@ -160,7 +160,7 @@ def full_disk_explained(output_dir: Path, needed: int) -> Iterator[None]:
             with contextlib.suppress(OSError):
                 os.truncate(path, 0)
         clear_scratch(output_dir)
-        raise _no_room(output_dir, needed, f", and writing failed ({says})") from error
+        raise _no_room(output_dir, what, needed, f"; writing failed ({says})") from error
 
 
 def sync(path: Path) -> None:
@@ -196,8 +196,11 @@ def _contents(folder: Path) -> dict[str, dict[str, Any]]:
     return contents
 
 
-def _no_room(output_dir: Path, needed: int, failed: str = "") -> KitError:
-    free = shutil.disk_usage(output_dir).free
+def _no_room(output_dir: Path, what: str, needed: int, failed: str = "") -> KitError:
+    free, room = (
+        f"{count / 1e9:,.1f} GB" if count >= 1e9 else f"{count / 1e6:,.1f} MB"
+        for count in (shutil.disk_usage(output_dir).free, needed)
+    )
     kept, limit = "no checkpoint has been saved yet", ""
     newest, _ = newest_intact(output_dir)
     if newest:
@@ -205,6 +208,6 @@ def _no_room(output_dir: Path, needed: int, failed: str = "") -> KitError:
         # With a single checkpoint there is none that a limit would delete.
         limit = " (or give --save_total_limit 1)" if len(list_checkpoints(output_dir)) > 1 else ""
     return KitError(
-        f"{output_dir} has no room for {needed / 1e9:,.2f} GB: its disk has {free / 1e9:,.2f} GB free{failed}; "
+        f"the disk of {output_dir} has {free} free, and {what} needs {room}{failed}; "
         f"{kept}. Free space{limit}, then run the same command again"
     )

@@ -89,9 +89,9 @@ def _lock(output_dir: Path) -> None:
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "unknown"
         raise KitError(
-            f"another training run is using {output_dir} ({holder or 'unknown'}); wait for its end, stop it, or choose another "
+            f"another training run is using {output_dir} ({holder}); wait for its end, stop it, or choose another "
             "--output_dir"
         ) from None
     except OSError as error:

@@ -210,7 +210,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         base = record.entries.get("base") if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
         checkpoint = self.output_dir / f"checkpoint-{best}"
-        with checkpoints.full_disk_explained(self.output_dir, (checkpoint / checkpoints.WEIGHTS).stat().st_size):
+        needed = (checkpoint / checkpoints.WEIGHTS).stat().st_size
+        with checkpoints.full_disk_explained(self.output_dir, "the model", needed):
             checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")

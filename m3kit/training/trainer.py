@@ -152,7 +152,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     def _save_checkpoint(self, model, trial) -> None:
         """As transformers does, but beside, sealed, and renamed when all of it is there."""
         output_dir = Path(self.args.output_dir)
-        with checkpoints.full_disk_explained(output_dir, self._checkpoint_bytes()):
+        with checkpoints.full_disk_explained(output_dir, "a checkpoint", self._checkpoint_bytes()):
             # Each has looked at the disk's room before the first one writes.
             self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
