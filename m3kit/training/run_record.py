@@ -13,7 +13,6 @@ import shutil
 import socket
 import time
 from collections import defaultdict
-from enum import Enum
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any, Literal
@@ -145,7 +144,8 @@ class RunRecord:
             "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
         }
         now = {"status": "running", **machine, "world_size": world_size, "data": data, "settings": settings}
-        before, now = read_record(output_dir) or {}, _plain(now)
+        # What is compared with a record must have gone the same way as it.
+        before, now = read_record(output_dir) or {}, json.loads(json.dumps(now, default=str))
         if from_step is None:
             before = {name: before[name] for name in FOUND_OUT if name in before}
             self.entries = {"started": _now(), **now, **before}
@@ -177,18 +177,13 @@ class RunRecord:
     def _write(self) -> None:
         temporary = self._path.with_name(f".{RECORD}.tmp")
         try:
-            temporary.write_text(json.dumps(_plain(self.entries), ensure_ascii=False, indent=2) + "\n", "utf-8")
+            temporary.write_text(json.dumps(self.entries, ensure_ascii=False, indent=2, default=str) + "\n", "utf-8")
             sync(temporary)
             os.replace(temporary, self._path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise
         sync(self._path.parent)
-
-
-def _plain(value: Any) -> Any:
-    """As it comes back from JSON, for what is compared with a record must have gone the same way."""
-    return json.loads(json.dumps(value, default=lambda other: other.value if isinstance(other, Enum) else str(other)))
 
 
 def _now() -> str:

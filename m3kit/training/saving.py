@@ -8,12 +8,8 @@ from pathlib import Path
 
 from m3kit.hub import HEADS
 
-# FlagEmbedding's name of a pooling method → the key in 1_Pooling/config.json that switches it on.
-POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "last_token": "pooling_mode_lasttoken",
-}
+# FlagEmbedding's name of a pooling method → what sentence-transformers calls it.
+POOLING = {"cls": "cls_token", "mean": "mean_tokens", "last_token": "lasttoken"}
 
 
 def write_model_extras(folder: Path, base_folder: Path | None, **pooling) -> None:
@@ -43,12 +39,12 @@ def write_sentence_transformers_files(
         {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for number, (path, kind) in enumerate(kinds.items())
     ]
-    pooling_config = {key: name == pooling for name, key in POOLING_KEYS.items()}
+    modes = {f"pooling_mode_{mode}": name == pooling for name, mode in POOLING.items()}
     for path in kinds:
         (folder / path).mkdir(exist_ok=True)
     for path, content in {
         "modules.json": modules,
-        "1_Pooling/config.json": {"word_embedding_dimension": dimension, **pooling_config},
+        "1_Pooling/config.json": {"word_embedding_dimension": dimension, **modes},
         "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
     }.items():
         (folder / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
