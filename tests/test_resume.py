@@ -180,10 +180,9 @@ def test_values_that_json_does_not_know_compare_equal(tmp_path):
         SOME = "some"
 
     settings = {"a": (1, 2), "b": Path("/x"), "c": Kind.SOME, "d": 1e-05, "e": {"f": (None,)}, "g": float("inf")}
-    RunRecord(tmp_path, settings, [{"path": Path("/a/b.jsonl"), "rows": 1, "digest": "a"}], 1)
-    assert differences(
-        read_record(tmp_path), settings, [{"path": Path("/a/b.jsonl"), "rows": 1, "digest": "a"}], 1
-    ) == ([], [])
+    data = [{"path": Path("/a/b.jsonl"), "rows": 1, "digest": "a"}]
+    RunRecord(tmp_path, settings, data, 1)
+    assert differences(read_record(tmp_path), settings, data, 1) == ([], [])
 
 
 @pytest.mark.parametrize(
