@@ -7,13 +7,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from m3kit.training import checkpoints
-from m3kit.training.checkpoints import put_in_place, scratch, seal
+from m3kit.training.checkpoints import SCRATCH, put_in_place, seal
 
 FILES = ("model.safetensors", "optimizer.pt", "trainer_state.json", "1_Pooling/config.json", "global_step8/rank_0.pt")
 
 
 def save(output: Path, step: int, contents: dict[str, bytes] | None = None) -> Path:
-    written = scratch(output) / f"checkpoint-{step}"
+    written = output / SCRATCH / f"checkpoint-{step}"
     for name, content in (contents or {name: f"{name} of {step}".encode() for name in FILES}).items():
         (written / name).parent.mkdir(parents=True, exist_ok=True)
         (written / name).write_bytes(content)

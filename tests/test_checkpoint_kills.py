@@ -75,8 +75,9 @@ def test_a_kill_while_a_checkpoint_replaces_another(intact_before):
         found, _passed_over = newest_intact(output)
         content = (found / "optimizer.pt").read_bytes()
         assert content in ((b"optimizer.pt of 8" if intact_before else b"optimizer.pt of 4"), b"new")
-        assert steps(output) == [4, 8]
-        assert {path.name for path in output.iterdir()} == {"checkpoint-4", "checkpoint-8"}
+        # The broken one may be gone, and the new one not be there yet.
+        assert steps(output) in ([4, 8], [4, 8] if intact_before else [4])
+        assert {path.name for path in output.iterdir()} == {f"checkpoint-{step}" for step in steps(output)}
 
     killed_everywhere(start, lambda output: save(output, 8, {"optimizer.pt": b"new"}), check)
 
@@ -125,7 +126,7 @@ clear_scratch(output)
 newest, _ = newest_intact(output)
 number = 2 * int(newest.name.split("-")[1]) if newest else 2
 while True:
-    folder = scratch(output) / f"checkpoint-{number // 2}"
+    folder = output / SCRATCH / f"checkpoint-{number // 2}"
     for name in ("a/model.safetensors", "model.safetensors"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(f"{number // 2:9}".encode() * 20_000)

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import enum
+import json
+import re
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -14,9 +17,9 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as PlainArguments
 
-from m3kit.training import resume
+from m3kit.errors import KitError
+from m3kit.training import run_record
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.resume import differences, refusal
 from m3kit.training.run_record import RunRecord, read_record
 
 DATA = [
@@ -35,6 +38,18 @@ def parse(folder: Path, *arguments: str) -> dict:
     found = {**dataclasses.asdict(data_args), **dataclasses.asdict(model_args), **training_args.to_dict()}
     found.pop("token")
     return found
+
+
+def differences(record: dict, settings: dict, data: list[dict], processes: int) -> tuple[list[str], list[str]]:
+    """(what may be other than in a record, what may not), as the user is told."""
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "run.json").write_text(json.dumps(record))
+        try:
+            return RunRecord(Path(folder), settings, data, processes, from_step=8).changed, []
+        except KitError as error:
+            assert json.loads((Path(folder) / "run.json").read_text()) == record
+            told = str(error).partition("another than the one asked for: ")[2]
+            return [], re.split(r"[.] Put th", told)[0].split("; ")
 
 
 @pytest.fixture
@@ -133,8 +148,7 @@ def test_every_setting_of_flagembedding_and_the_kit_that_may_change_is_known(tmp
     for cls in (AbsEmbedderTrainingArguments, EncoderOnlyEmbedderM3TrainingArguments, TrainingArguments):
         own |= {field.name for field in dataclasses.fields(cls)}
     own -= {field.name for field in dataclasses.fields(PlainArguments)}
-    assert {name for name in own if resume._matches(name, (*resume.FREE, *resume.UNSAID))} == {
-        "token",
+    assert {name for name in own if run_record._matches(name, (*run_record.FREE, *run_record.UNSAID))} == {
         "train_data",
         "cache_dir",
         "cache_path",
@@ -149,9 +163,9 @@ def test_every_setting_of_flagembedding_and_the_kit_that_may_change_is_known(tmp
 
 
 def test_every_pattern_is_that_of_a_setting(tmp_path):
-    names = [*parse(tmp_path), "token"]
-    for pattern in (*resume.FREE, *resume.UNSAID, *resume.NEVER_FREE):
-        assert any(resume._matches(name, [pattern]) for name in names), pattern
+    names = list(parse(tmp_path))
+    for pattern in (*run_record.FREE, *run_record.UNSAID):
+        assert any(run_record._matches(name, [pattern]) for name in names), pattern
 
 
 def test_a_setting_that_only_one_version_of_the_kit_has_is_no_difference(tmp_path, record):
@@ -166,15 +180,16 @@ def test_values_that_json_does_not_know_compare_equal(tmp_path):
         SOME = "some"
 
     settings = {"a": (1, 2), "b": Path("/x"), "c": Kind.SOME, "d": 1e-05, "e": {"f": (None,)}, "g": float("inf")}
-    RunRecord(tmp_path, settings, [{"path": Path("/a/b.jsonl"), "rows": 1}], 1)
-    assert differences(read_record(tmp_path), settings, [{"path": Path("/a/b.jsonl"), "rows": 1}], 1) == ([], [])
+    data = [{"path": Path("/a/b.jsonl"), "rows": 1, "digest": "a"}]
+    RunRecord(tmp_path, settings, data, 1)
+    assert differences(read_record(tmp_path), settings, data, 1) == ([], [])
 
 
 @pytest.mark.parametrize(
     ("before", "now", "harmless", "refused"),
     [
         (None, None, 0, 0),
-        (None, "", 0, 0),
+        (None, "", 1, 0),
         ("ds_stage0.json", "/moved/ds_stage0.json", 1, 0),
         ("ds_stage0.json", {"zero_optimization": {"stage": 0}}, 1, 0),
         ("ds_stage0.json", None, 0, 1),
@@ -227,14 +242,28 @@ def changed(number: int, **entries) -> list[dict]:
         (DATA[::-1], []),
         (changed(0, path="/moved/to/retrieval/train.jsonl"), []),
         (changed(0, batch_size_per_device=1), []),
-        (changed(0, digest="cc"), ["data set retrieval/train.jsonl has other rows"]),
-        (changed(0, digest=None), []),
-        (changed(0, rows=1234), ["data set retrieval/train.jsonl had 1,000 rows and has now 1,234"]),
-        (DATA[:1], ["data set sts/train.jsonl is missing"]),
-        ([*DATA, {**DATA[0], "path": "/b/retrieval/train.jsonl"}], ["data set retrieval/train.jsonl is new"]),
+        (
+            changed(0, digest="cc"),
+            ["data set retrieval/train.jsonl had 1,000 rows (digest aa) and has now 1,000 rows (digest cc)"],
+        ),
+        (
+            changed(0, rows=1234),
+            ["data set retrieval/train.jsonl had 1,000 rows (digest aa) and has now 1,234 rows (digest aa)"],
+        ),
+        (DATA[:1], ["data set sts/train.jsonl had 20 rows (digest bb) and has now no rows"]),
+        (
+            [*DATA, {**DATA[0], "path": "/b/retrieval/train.jsonl"}],
+            [
+                "data set retrieval/train.jsonl had 1,000 rows (digest aa) and has now "
+                "1,000 rows (digest aa) and 1,000 rows (digest aa)"
+            ],
+        ),
         (
             changed(1, path="/a/sts-no_in_batch_neg/train.jsonl"),
-            ["data set sts-no_in_batch_neg/train.jsonl is new", "data set sts/train.jsonl is missing"],
+            [
+                "data set sts-no_in_batch_neg/train.jsonl had no rows and has now 20 rows (digest bb)",
+                "data set sts/train.jsonl had 20 rows (digest bb) and has now no rows",
+            ],
         ),
     ],
 )
@@ -242,23 +271,19 @@ def test_the_rows_are_compared_wherever_they_lie(tmp_path, record, now, refused)
     assert differences(record, parse(tmp_path), now, 2) == ([], refused)
 
 
-def test_data_without_a_path_is_compared_by_its_rows(tmp_path, record):
-    record["data"] = [{"rows": 5}]
-    assert differences(record, parse(tmp_path), [{"rows": 5}], 2) == ([], [])
-    assert differences(record, parse(tmp_path), [{"rows": 6}], 2)[1] == ["the training data had 5 rows and has now 6"]
-
-
-def test_moved_data_is_told_and_another_number_of_processes_refused(tmp_path, record):
+def test_moved_data_is_told(tmp_path, record):
     rows = write_jsonl(tmp_path / "moved" / "rows.jsonl", [{"query": "q"}])
-    harmless, refused = differences(record, parse(tmp_path, "--train_data", str(rows)), DATA, 1)
-    (moved,) = harmless
+    (moved,), refused = differences(record, parse(tmp_path, "--train_data", str(rows)), DATA, 2)
     assert moved.startswith("train_data ['/")
-    assert refused == ["it ran in 2 process(es) and would now in 1"]
+    assert refused == []
 
 
-def test_a_refusal_says_what_to_do(tmp_path):
-    assert str(refusal(Path("out"), ["seed was 1 and is now 2", "data set a/b.jsonl is missing"])) == (
-        "out holds an unfinished run, and it is another than the one asked for: seed was 1 and is now 2; "
-        "data set a/b.jsonl is missing. Put these back to go on with it, or give another --output_dir, or "
+def test_a_refusal_says_what_to_do_and_leaves_the_record(tmp_path, record):
+    with pytest.raises(KitError) as raised:
+        RunRecord(tmp_path, {**parse(tmp_path), "seed": 2, "save_steps": 3}, DATA, 1, from_step=8)
+    assert str(raised.value) == (
+        f"{tmp_path} holds an unfinished run, and it is another than the one asked for: seed was 42 and is now 2; "
+        "it ran in 2 process(es) and would now in 1. Put these back to go on with it, or give another --output_dir, or "
         "--overwrite_output_dir True to delete it and train anew"
     )
+    assert read_record(tmp_path) == record

@@ -15,7 +15,7 @@ from m3kit.training import run_record
 from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
 
 SETTINGS = {"learning_rate": 1e-05, "bf16": False}
-DATA = [{"path": "/data/retrieval/train.jsonl", "rows": 3}]
+DATA = [{"path": "/data/retrieval/train.jsonl", "rows": 3, "digest": "aa"}]
 
 
 def names(folder) -> list[str]:
@@ -29,7 +29,7 @@ def test_s3_a_folder_with_a_finished_run_is_kept_unless_overwriting_is_asked_for
     assert claim_output_dir(tmp_path / "new", overwrite=False) == "new"
     (tmp_path / "prepared").mkdir()
     assert claim_output_dir(tmp_path, overwrite=False) == "new"
-    RunRecord(tmp_path, SETTINGS, DATA, 1).finish(2, 0.5)
+    RunRecord(tmp_path, SETTINGS, DATA, 1).update(status="finished")
     for folder in ("checkpoint-10", "checkpoint-mine", "runs"):
         (tmp_path / folder).mkdir()
     for name in ("notes.txt", "model.safetensors", "train_log.jsonl", "checkpoint-12"):
@@ -170,7 +170,8 @@ def test_a_record_is_kept_from_start_to_end(tmp_path):
     stopped = read_record(tmp_path)
     assert (stopped["status"], stopped["reason"]) == ("stopped", "SIGTERM")
 
-    record = RunRecord.resume(tmp_path, SETTINGS | {"bf16": True}, DATA, 2, 40, ["bf16 True instead of False"])
+    record = RunRecord(tmp_path, SETTINGS | {"bf16": True}, DATA, 2, from_step=40)
+    assert record.changed == ["bf16 True instead of False"]
     resumed = read_record(tmp_path)
     assert resumed["status"] == "running"
     assert "reason" not in resumed
@@ -179,10 +180,22 @@ def test_a_record_is_kept_from_start_to_end(tmp_path):
     assert resumed["started"] == started["started"]
     (entry,) = resumed["resumed"]
     assert (entry["from_step"], entry["changed"]) == (40, ["bf16 True instead of False"])
-    record.finish(80, 0.25)
+    record.update(status="finished", steps=80)
     finished = read_record(tmp_path)
-    assert (finished["status"], finished["steps"], finished["train_loss"]) == ("finished", 80, 0.25)
+    assert (finished["status"], finished["steps"], finished["resumed"]) == ("finished", 80, [entry])
     assert names(tmp_path) == ["run.json"]
+
+
+@pytest.mark.parametrize("from_step", [None, 40])
+def test_what_a_run_found_out_is_there_for_the_next_one_of_the_folder(tmp_path, from_step):
+    """From a checkpoint or, before there was one, begun anew."""
+    RunRecord(tmp_path, SETTINGS | {"sub_batch_tokens": "auto"}, DATA, 1).update(sub_batch_tokens=8192, base={"a": 1})
+    for asked in ("auto", 4096):
+        record = RunRecord(tmp_path, SETTINGS | {"sub_batch_tokens": asked}, DATA, 1, from_step)
+        assert record.entries["sub_batch_tokens"] == read_record(tmp_path)["sub_batch_tokens"] == 8192
+        assert record.entries["settings"]["sub_batch_tokens"] == asked
+        assert ("base" in record.entries) == bool(from_step)
+    assert record.changed == (["sub_batch_tokens 4096 instead of auto"] if from_step else [])
 
 
 def test_the_seconds_of_all_parts_are_added_up(tmp_path, monkeypatch):
@@ -193,7 +206,7 @@ def test_the_seconds_of_all_parts_are_added_up(tmp_path, monkeypatch):
     record.update()
     now += 5  # lost, for nothing is written when a run is killed
     for _ in range(2):
-        record = RunRecord.resume(tmp_path, SETTINGS, DATA, 1, 40)
+        record = RunRecord(tmp_path, SETTINGS, DATA, 1, from_step=40)
         now += 10
         record.stop("SIGTERM")
     assert read_record(tmp_path)["seconds"] == 80.0
@@ -206,12 +219,16 @@ def test_other_versions_and_another_device_are_told(tmp_path):
     device, torch_version = record["device"], record["versions"]["torch"]
     record["device"], record["versions"]["torch"] = "an abacus", "0.1"
     (tmp_path / "run.json").write_text(json.dumps(record))
-    RunRecord.resume(tmp_path, SETTINGS, DATA, 1, 40, ["tf32 True instead of None"])
-    assert read_record(tmp_path)["resumed"][0]["changed"] == [
-        "tf32 True instead of None",
-        f"device {device} instead of an abacus",
-        f"torch {torch_version} instead of 0.1",
-    ]
+    record = RunRecord(tmp_path, SETTINGS | {"bf16": True}, DATA, 1, from_step=40)
+    assert (
+        read_record(tmp_path)["resumed"][0]["changed"]
+        == record.changed
+        == [
+            "bf16 True instead of False",
+            f"device {device} instead of an abacus",
+            f"torch {torch_version} instead of 0.1",
+        ]
+    )
     assert read_record(tmp_path)["device"] == device
 
 
@@ -223,7 +240,7 @@ def test_a_kill_while_the_record_is_written_leaves_the_old_one(tmp_path, monkeyp
 
     monkeypatch.setattr(run_record.os, "replace", killed)
     with pytest.raises(KeyboardInterrupt):
-        record.finish(2, 0.5)
+        record.update(status="finished")
     monkeypatch.undo()
     assert read_record(tmp_path)["status"] == "running"
     record.stop(time.ctime())

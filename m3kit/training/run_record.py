@@ -1,9 +1,8 @@
-"""``run.json``: what was run, with what, on what, and how it ended; and the claim to a folder that may hold a run."""
+"""``run.json``: what was run, with what, on what, and how it ended; and whether a folder's run may go on as asked."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import importlib.metadata
 import json
@@ -13,40 +12,35 @@ import platform
 import shutil
 import socket
 import time
-from collections.abc import Sequence
-from enum import Enum
-from pathlib import Path
+from collections import defaultdict
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
 
 from m3kit.errors import KitError
-from m3kit.training.checkpoints import clear_scratch, list_checkpoints, sync
+from m3kit.training.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("FlagEmbedding", "torch", "transformers", "accelerate", "datasets", "deepspeed", "sentence-transformers")
 RECORD = "run.json"
-LOCK = ".run.lock"
-STATES = ("running", "stopped", "finished")
+# What a run found out about its machine: kept where it begins anew, before its first checkpoint.
+FOUND_OUT = ("sub_batch_tokens",)
+# Where a run is kept and what is told about it, and what other settings say too: no word of it when these differ.
+UNSAID = """output_dir overwrite_output_dir resume_from_checkpoint run_name local_rank log_* hub_* push_to_hub* project
+    trackio_* activation_checkpointing* do_* debug skip_memory_metrics precision""".split()
+# How, not what, the model learns: these may change from one part of a run to the next, and that is told. Of deepspeed
+# this is meant of the file, of train_data of the folder: the rows themselves are compared.
+FREE = """logging_* save_* *eval_* include_for_metrics prediction_loss_only report_to disable_tqdm dataloader_* cache_*
+    gradient_checkpointing* sub_batch_* pad_to_multiple_of fp16* bf16* tf32 attn_implementation use_cpu ddp_*
+    torch_compile* torch_empty_cache_steps train_data deepspeed""".split()
 # What a run leaves beside its checkpoints: deleted when it is to be overwritten; nothing else ever is. The record is
 # the last, so that a kill in the middle leaves a folder that is still known.
-LEFT_BY_A_RUN = (
-    "model.safetensors",
-    "colbert_linear.pt",
-    "sparse_linear.pt",
-    "metrics.json",
-    "hybrid.json",
-    "report.html",
-    "plots",
-    "runs",
-    "train_log.jsonl",
-    "train.log",
-    RECORD,
-)
+LEFT_BY_A_RUN = """model.safetensors colbert_linear.pt sparse_linear.pt metrics.json hybrid.json report.html plots runs
+    train_log.jsonl train.log run.json""".split()
 OVERWRITE = "give --overwrite_output_dir True to delete that run and train anew"
-# Kept open for the life of the process, for the lock goes with it: by the folder's real path.
-_locks: dict[Path, int] = {}
 
 
 def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resume"]:
@@ -57,172 +51,26 @@ def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resum
     """
     _lock(output_dir)
     clear_scratch(output_dir)
+    held = [folder for _, folder in list_checkpoints(output_dir)]
     if overwrite:
-        _clear(output_dir)
+        for path in [*held, *(output_dir / name for name in LEFT_BY_A_RUN)]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
         return "new"
     record = read_record(output_dir)
-    if record is None:
-        held = [folder.name for _, folder in list_checkpoints(output_dir)]
-        held += ["model.safetensors"] if (output_dir / "model.safetensors").exists() else []
-        if held:
-            raise KitError(
-                f"{output_dir} holds {held[0]} but no {RECORD}: it is not from this kit, or its {RECORD} was deleted, "
-                f"and nobody knows how to go on with it; choose another --output_dir, or {OVERWRITE}"
-            )
-        return "new"
-    if record["status"] == "finished":
+    held += [output_dir / WEIGHTS] if (output_dir / WEIGHTS).exists() else []
+    if held and not record:
+        raise KitError(
+            f"{output_dir} holds {held[0].name} but no {RECORD}: it is not from this kit, or its {RECORD} was deleted, "
+            f"and nobody knows how to go on with it; choose another --output_dir, or {OVERWRITE}"
+        )
+    if record and record["status"] == "finished":
         raise KitError(
             f"{output_dir} already holds a finished training run; choose another --output_dir, or {OVERWRITE}"
         )
-    return "resume"
-
-
-def read_record(output_dir: Path) -> dict[str, Any] | None:
-    """What ``run.json`` holds, or None where there is none. Raises ``KitError`` when it is not a run's record."""
-    path = output_dir / RECORD
-    try:
-        record = json.loads(path.read_bytes())
-        kinds = {"settings": dict, "data": list, "world_size": int}
-        right = record["status"] in STATES and all(isinstance(record[name], kind) for name, kind in kinds.items())
-    except FileNotFoundError:
-        return None
-    except (ValueError, TypeError, KeyError, RecursionError):
-        right = False
-    except OSError as error:
-        raise KitError(
-            f"{path} cannot be read ({error.strerror}); make it readable, or choose another --output_dir"
-        ) from error
-    if not right:
-        raise KitError(
-            f"{path} is damaged, or not of a run of this kit, so nobody knows how to go on with that run; put a good "
-            f"copy of it back, choose another --output_dir, or {OVERWRITE}"
-        )
-    return record
-
-
-class RunRecord:
-    """Kept up to date from the start of training to its end; a kill leaves it as it was last."""
-
-    def __init__(self, output_dir: Path, settings: dict[str, Any], data: list[dict[str, Any]], world_size: int):
-        self._path = output_dir / RECORD
-        self._started = time.time()
-        self._seconds_before = 0.0
-        self._record: dict[str, Any] = {
-            "status": "running",
-            "started": _now(),
-            **_machine(),
-            "world_size": world_size,
-            "data": data,
-            "settings": plain(settings),
-        }
-        self._write()
-
-    @classmethod
-    def resume(
-        cls,
-        output_dir: Path,
-        settings: dict[str, Any],
-        data: list[dict[str, Any]],
-        world_size: int,
-        from_step: int,
-        changed: Sequence[str] = (),
-    ) -> RunRecord:
-        """Go on with the record that the folder holds: settings as they are now, and what is other than before told.
-
-        ``changed`` is what ``differences`` found harmless; other versions of packages and another device are added.
-        """
-        record = cls.__new__(cls)
-        record._path = output_dir / RECORD
-        record._started = time.time()
-        earlier = read_record(output_dir) or {}
-        record._seconds_before = earlier.get("seconds", 0.0)
-        earlier.pop("reason", None)
-        changes = [*changed, *_other_machine(earlier)]
-        record._record = earlier | {
-            "status": "running",
-            **_machine(),
-            "world_size": world_size,
-            "data": data,
-            "settings": {**earlier.get("settings", {}), **plain(settings)},
-            "resumed": [*earlier.get("resumed", []), {"at": _now(), "from_step": from_step, "changed": changes}],
-        }
-        record._write()
-        return record
-
-    @property
-    def entries(self) -> dict[str, Any]:
-        return self._record
-
-    def update(self, **entries: Any) -> None:
-        """Keep further entries: what the run found out about itself."""
-        self._record |= {"seconds": self._seconds(), **entries}
-        self._write()
-
-    def stop(self, reason: str) -> None:
-        """The run has ended before its end. A full disk must not hide the reason: a failure here is only a warning."""
-        self._record |= {"status": "stopped", "reason": reason, "seconds": self._seconds()}
-        try:
-            self._write()
-        except OSError as error:
-            logger.warning("%s could not be brought up to date (%s)", self._path, error.strerror)
-
-    def finish(self, steps: int, train_loss: float) -> None:
-        entries = {"status": "finished", "seconds": self._seconds(), "steps": steps, "train_loss": train_loss}
-        self._record |= entries
-        self._write()
-
-    def _seconds(self) -> float:
-        return round(self._seconds_before + time.time() - self._started, 1)
-
-    def _write(self) -> None:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_name(f".{RECORD}.tmp")
-        try:
-            temporary.write_text(json.dumps(plain(self._record), ensure_ascii=False, indent=2) + "\n", "utf-8")
-            sync(temporary)
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync(self._path.parent)
-
-
-def plain(value: Any) -> Any:
-    """A value as it comes back from JSON: what is compared with a record must have gone the same way."""
-    return json.loads(json.dumps(value, default=lambda other: other.value if isinstance(other, Enum) else str(other)))
-
-
-def _machine() -> dict[str, Any]:
-    return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-    }
-
-
-def _other_machine(earlier: dict[str, Any]) -> list[str]:
-    def flat(machine: dict[str, Any]) -> dict[str, Any]:
-        return {name: machine.get(name) for name in ("device", "python")} | dict(machine.get("versions", {}))
-
-    before, now = flat(earlier), flat(_machine())
-    return [
-        f"{name} {now[name]} instead of {before[name]}" for name in now if before.get(name) not in (None, now[name])
-    ]
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-
-
-def _clear(output_dir: Path) -> None:
-    for path in [
-        *(folder for _, folder in list_checkpoints(output_dir)),
-        *(output_dir / name for name in LEFT_BY_A_RUN),
-    ]:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    return "resume" if record else "new"
 
 
 def _lock(output_dir: Path) -> None:
@@ -231,28 +79,174 @@ def _lock(output_dir: Path) -> None:
     A POSIX lock, for it belongs to this process alone: one of the other kind (flock) would be held on by the workers
     that load data, which outlive a killed process by some seconds.
     """
-    path = output_dir / LOCK
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        if path.resolve() in _locks:
-            return
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        # Never closed: the lock goes with it.
+        descriptor = os.open(output_dir / ".run.lock", os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise KitError(f"cannot write in {output_dir} ({error.strerror}); choose another --output_dir") from error
     try:
         fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip()
-        os.close(descriptor)
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            logger.warning("%s cannot be locked (%s): do not start a second run there", output_dir, error.strerror)
-            return
+    except (BlockingIOError, PermissionError):
+        holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "unknown"
         raise KitError(
-            f"another training run is using {output_dir}{f' ({holder})' if holder else ''}; wait for its end, stop it, "
-            "or choose another --output_dir"
+            f"another training run is using {output_dir} ({holder}); wait for its end, stop it, or choose another "
+            "--output_dir"
         ) from None
-    _locks[path.resolve()] = descriptor
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s): do not start a second run there", output_dir, error.strerror)
     # Only for the message above, so a disk too full for it is no matter.
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n".encode(), 0)
+
+
+def read_record(output_dir: Path) -> dict[str, Any] | None:
+    """What ``run.json`` holds, or None where there is none. Raises ``KitError`` when it is not a run's record."""
+    path = output_dir / RECORD
+    why = "is damaged, or not of a run of this kit"
+    try:
+        record = json.loads(path.read_bytes())
+        right = record["status"] in ("running", "stopped", "finished") and type(record["world_size"]) is int
+        if right and isinstance(record["settings"], dict) and isinstance(record["data"], list):
+            return record
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        why = f"cannot be read ({error.strerror})"
+    except (ValueError, TypeError, KeyError, RecursionError):
+        pass
+    raise KitError(
+        f"{path} {why}, so nobody knows how to go on with that run; put a good copy of it back, choose another "
+        f"--output_dir, or {OVERWRITE}"
+    )
+
+
+class RunRecord:
+    """Kept up to date from the start of training to its end; a kill leaves it as it was last.
+
+    Begun anew; or, with ``from_step``, gone on with, after a comparison with what the folder holds. ``changed`` then
+    tells what is other than before and may be. Raises ``KitError`` for what may not.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        settings: dict[str, Any],
+        data: list[dict[str, Any]],
+        world_size: int,
+        from_step: int | None = None,
+    ) -> None:
+        self._path, self._started, self.changed = output_dir / RECORD, time.time(), list[str]()
+        machine: dict[str, Any] = {
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            "python": platform.python_version(),
+            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        }
+        now = {"status": "running", **machine, "world_size": world_size, "data": data, "settings": settings}
+        # What is compared with a record must have gone the same way as it.
+        before, now = read_record(output_dir) or {}, json.loads(json.dumps(now, default=str))
+        if from_step is None:
+            before = {name: before[name] for name in FOUND_OUT if name in before}
+            self.entries = {"started": _now(), **now, **before}
+        else:
+            self.changed = _compare(output_dir, before, now)
+            before.pop("reason", None)
+            then, current = ({**record, **record.get("versions", {})} for record in (before, now))
+            for name in ("device", "python", *PACKAGES):
+                if then.get(name, current[name]) != current[name]:
+                    self.changed.append(f"{name} {current[name]} instead of {then[name]}")
+            resumed = {"at": _now(), "from_step": from_step, "changed": self.changed}
+            now["settings"] = before["settings"] | now["settings"]
+            self.entries = {**before, **now, "resumed": [*before.get("resumed", []), resumed]}
+        self._seconds_before = before.get("seconds", 0.0)
+        self._write()
+
+    def update(self, **entries: Any) -> None:
+        """Keep further entries: what the run found out about itself, or ``status="finished"``."""
+        self.entries |= {"seconds": round(self._seconds_before + time.time() - self._started, 1), **entries}
+        self._write()
+
+    def stop(self, reason: str) -> None:
+        """The run has ended before its end. A full disk must not hide the reason: a failure here is only a warning."""
+        try:
+            self.update(status="stopped", reason=reason)
+        except OSError as error:
+            logger.warning("%s could not be brought up to date (%s)", self._path, error.strerror)
+
+    def _write(self) -> None:
+        temporary = self._path.with_name(f".{RECORD}.tmp")
+        try:
+            temporary.write_text(json.dumps(self.entries, ensure_ascii=False, indent=2, default=str) + "\n", "utf-8")
+            sync(temporary)
+            os.replace(temporary, self._path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+        sync(self._path.parent)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+
+
+def _compare(output_dir: Path, record: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What is other now than in a record and may be, each in a few words. Raises ``KitError`` for what may not.
+
+    A setting that is not known to be harmless is refused: going on would ignore it without a word (the learning rate
+    comes back with the optimizer), or make a model that no single run would have made. One that only one side has is
+    neither, for the other was another version of the kit.
+    """
+    changed, refused = [], []
+    before, now = record["settings"], asked["settings"]
+    for name in sorted(before.keys() & now.keys()):
+        if before[name] == now[name] or _matches(name, UNSAID):
+            continue
+        if _may_change(name, before, now):
+            changed.append(f"{name} {_show(now[name])} instead of {_show(before[name])}")
+        else:
+            refused.append(f"{name} was {_show(before[name])} and is now {_show(now[name])}")
+    had, has = _rows(record["data"]), _rows(asked["data"])
+    for name in sorted(had.keys() | has.keys()):
+        if had[name] != has[name]:
+            was, is_now = (" and ".join(rows[name]) or "no rows" for rows in (had, has))
+            refused.append(f"data set {name} had {was} and has now {is_now}")
+    if record["world_size"] != asked["world_size"]:
+        refused.append(f"it ran in {record['world_size']} process(es) and would now in {asked['world_size']}")
+    if refused:
+        raise KitError(
+            f"{output_dir} holds an unfinished run, and it is another than the one asked for: {'; '.join(refused)}. "
+            f"Put {'this' if len(refused) == 1 else 'these'} back to go on with it, or give another --output_dir, or "
+            "--overwrite_output_dir True to delete it and train anew"
+        )
+    return changed
+
+
+def _may_change(name: str, before: dict[str, Any], now: dict[str, Any]) -> bool:
+    # With DeepSpeed a checkpoint has other files, which do not load without it, nor the other way round.
+    if name == "deepspeed":
+        return bool(before[name]) == bool(now[name])
+    # In 16 bits DeepSpeed saves weights of 32 besides, without which it does not go on, and in fp16 the scale of the
+    # losses, without which it would go on with none.
+    if name in ("fp16", "bf16") and now.get("deepspeed"):
+        return bool(before.get("fp16") and now.get("bf16"))
+    # dataloader_drop_last decides which rows are trained on.
+    return _matches(name, FREE) and name != "dataloader_drop_last"
+
+
+def _matches(name: str, patterns: list[str]) -> bool:
+    return any(fnmatch(name, pattern) for pattern in patterns)
+
+
+def _show(value: Any) -> str:
+    shown = str(value) if value != "" else "empty"
+    return shown if len(shown) <= 80 else f"{shown[:79]}…"
+
+
+def _rows(data: list[dict[str, Any]]) -> defaultdict[str, list[str]]:
+    """By the last two parts of a file's path what it holds: where it lies, or comes in the list, does not count."""
+    rows = defaultdict[str, list[str]](list)
+    for entry in data:
+        name = "/".join(PurePath(entry["path"]).parts[-2:])
+        rows[name] = sorted([*rows[name], f"{entry['rows']:,} rows (digest {entry.get('digest')})"])
+    return rows

@@ -26,8 +26,7 @@ from m3kit.training.fit import is_out_of_memory, ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
 from m3kit.training.model import M3Model
-from m3kit.training.resume import differences, refusal
-from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
+from m3kit.training.run_record import RunRecord, claim_output_dir
 from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
 
@@ -198,18 +197,13 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         if not self._resumes or not (checkpoint or passed_over):
             # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
             return RunRecord(self.output_dir, settings, data, world_size), None
-        before = read_record(self.output_dir)
-        assert before is not None  # else there would be nothing to resume
-        harmless, refused = differences(before, settings, data, world_size)
-        if refused:
-            raise refusal(self.output_dir, refused)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        for change in harmless:
+        record = RunRecord(self.output_dir, settings, data, world_size, step)
+        for change in record.changed:
             self.trainer.train_log.say(f"other than before: {change}")
         self.trainer.train_log.go_on_from(step)
         # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
         checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
-        record = RunRecord.resume(self.output_dir, settings, data, world_size, step, harmless)
         return record, str(checkpoint) if checkpoint else None
 
     def _finish(self, record: RunRecord) -> None:
@@ -217,7 +211,10 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         state, log = self.trainer.state, self.trainer.train_log
         base = record.entries.get("base") if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
-        checkpoints.publish(self.output_dir / f"checkpoint-{best}", self.output_dir)
+        checkpoint = self.output_dir / f"checkpoint-{best}"
+        needed = (checkpoint / checkpoints.WEIGHTS).stat().st_size
+        with checkpoints.full_disk_explained(self.output_dir, "the model", needed):
+            checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")
         record.update(empty_steps=told)
@@ -232,7 +229,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             )
         if self.training_args.merge_shares:
             self._merge(record)
-        record.finish(state.global_step, sum(losses) / max(len(losses), 1))
+        record.update(status="finished", steps=state.global_step, train_loss=sum(losses) / max(len(losses), 1))
 
     def _merge(self, record: RunRecord) -> None:
         """Mix the base into the model in ``output_dir``, by the share that is best on the evaluation data."""

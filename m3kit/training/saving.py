@@ -8,12 +8,8 @@ from pathlib import Path
 
 from m3kit.hub import HEADS
 
-# FlagEmbedding's name of a pooling method → the key in 1_Pooling/config.json that switches it on.
-POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "last_token": "pooling_mode_lasttoken",
-}
+# FlagEmbedding's name of a pooling method → what sentence-transformers calls it.
+POOLING = {"cls": "cls_token", "mean": "mean_tokens", "last_token": "lasttoken"}
 
 
 def write_model_extras(folder: Path, base_folder: Path | None, **pooling) -> None:
@@ -27,33 +23,28 @@ def write_model_extras(folder: Path, base_folder: Path | None, **pooling) -> Non
     for name in HEADS:
         if base_folder and (base_folder / name).is_file():
             shutil.copyfile(base_folder / name, folder / name)
-    # Without these SentenceTransformer(path) falls back to mean pooling without a word (S5).
     write_sentence_transformers_files(folder, **pooling)
 
 
 def write_sentence_transformers_files(
     folder: Path, *, dimension: int, pooling: str, normalize: bool, max_length: int
 ) -> None:
-    """Write ``modules.json`` and what it names beside a saved model.
+    """Write ``modules.json`` and what it names: without, SentenceTransformer takes mean pooling without a word (S5).
 
     The form is that of BAAI/bge-m3's own repository, which every version of sentence-transformers reads, and
     text-embeddings-inference too. ``dimension`` is that of the dense vector, ``max_length`` is in tokens.
     """
-    modules = [("", "models.Transformer"), ("1_Pooling", "models.Pooling")]
-    if normalize:
-        modules.append(("2_Normalize", "models.Normalize"))
-    listed = [
-        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.{kind}"}
-        for number, (path, kind) in enumerate(modules)
+    kinds = {"": "Transformer", "1_Pooling": "Pooling"} | ({"2_Normalize": "Normalize"} if normalize else {})
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for number, (path, kind) in enumerate(kinds.items())
     ]
-    pooling_config = {"word_embedding_dimension": dimension}
-    pooling_config.update({key: key == POOLING_KEYS[pooling] for key in POOLING_KEYS.values()})
-    for path, _ in modules[1:]:
+    modes = {f"pooling_mode_{mode}": name == pooling for name, mode in POOLING.items()}
+    for path in kinds:
         (folder / path).mkdir(exist_ok=True)
-    _write(folder / "modules.json", listed)
-    _write(folder / "1_Pooling" / "config.json", pooling_config)
-    _write(folder / "sentence_bert_config.json", {"max_seq_length": max_length, "do_lower_case": False})
-
-
-def _write(path: Path, value) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    for path, content in {
+        "modules.json": modules,
+        "1_Pooling/config.json": {"word_embedding_dimension": dimension, **modes},
+        "sentence_bert_config.json": {"max_seq_length": max_length, "do_lower_case": False},
+    }.items():
+        (folder / path).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

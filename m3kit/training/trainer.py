@@ -18,7 +18,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 
 from m3kit.training import checkpoints
 from m3kit.training.batches import EpochSampler
-from m3kit.training.disk_space import check_space, explain_failed_save
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import fit
 from m3kit.training.guards import Guard, tell_empty
@@ -48,7 +47,6 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self.skipped_steps = 0  # since the last line of the log: fp16 overflowed, and nothing was learned
         self._loss_scale = 1.0
         self.stopped = 0  # the signal's number, once the step is done and to be the last
-        self._scratch: Path | None = None
         self.remove_callback(PrinterCallback)
         self.add_callback(Steps(self))
 
@@ -171,45 +169,33 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     # ---- Saving ----
 
     def _get_output_dir(self, trial) -> str:
-        return str(self._scratch or super()._get_output_dir(trial))
+        """Where transformers writes a checkpoint."""
+        return str(Path(self.args.output_dir) / checkpoints.SCRATCH)
 
     def _save_checkpoint(self, model, trial) -> None:
         """As transformers does, but beside, sealed, and renamed when all of it is there."""
-        output_dir, needed = Path(self.args.output_dir), self._checkpoint_bytes()
-        zero = self.is_world_process_zero()
-        try:
-            if zero:
-                checkpoints.clear_scratch(output_dir)
-                check_space(output_dir, needed)
+        output_dir = Path(self.args.output_dir)
+        with checkpoints.full_disk_explained(output_dir, "a checkpoint", self._checkpoint_bytes()):
+            # Each has looked at the disk's room before the first one writes.
             self.accelerator.wait_for_everyone()
-            self._scratch = checkpoints.scratch(output_dir)
             super()._save_checkpoint(model, trial)
-            written = self._scratch / f"checkpoint-{self.state.global_step}"
-            # It would be the path where the best was being written, and at the end transformers may delete all others;
-            # the runner knows the best by its step.
+            # It would be the path where the best was being written; the runner knows the best by its step.
             self.state.best_model_checkpoint = None
             self.accelerator.wait_for_everyone()
-            if zero:
+            if self.is_world_process_zero():
+                written = output_dir / checkpoints.SCRATCH / f"checkpoint-{self.state.global_step}"
                 self.state.save_to_json(str(written / TRAINER_STATE_NAME))
                 checkpoints.seal(written)
                 checkpoints.put_in_place(written, output_dir)
                 keep = {self.state.best_global_step} - {None}
                 checkpoints.rotate(output_dir, self.args.save_total_limit, keep)
             self.accelerator.wait_for_everyone()
-        except Exception as error:
-            if explained := explain_failed_save(error, output_dir, needed):
-                raise explained from error
-            raise
-        finally:
-            self._scratch = None
 
     def _checkpoint_bytes(self) -> int:
         """The weights once, and two moments of Adam for each that is trained, in 32 bits."""
-        parameters = list(self.model.parameters())
-        trained = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         # DeepSpeed writes the weights a second time, in a form of its own.
         copies = 2 if self.is_deepspeed_enabled else 1
-        return 4 * (copies * sum(parameter.numel() for parameter in parameters) + 2 * trained)
+        return sum(4 * weight.numel() * (copies + 2 * weight.requires_grad) for weight in self.model.parameters())
 
     def _save(self, output_dir: str | None = None, state_dict=None):
         # Called in every process, which FlagEmbedding does not know (S6).
