@@ -15,7 +15,7 @@ from m3kit.prepared import find_prepared, read_prepared
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 from m3kit.settings import BY_NAME
-from m3kit.training.labels import CLASSIFIED
+from m3kit.training.sets import CLASSIFIED
 
 Default = TypeVar("Default")
 

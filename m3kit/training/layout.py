@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +16,7 @@ import numpy as np
 class Drawn(NamedTuple):
     """A row in its batch, and which of its passages are used there."""
 
-    row: int
+    row: Any
     positive: int
     negatives: list[int]
 
@@ -32,21 +31,28 @@ class Block(NamedTuple):
 class Candidate:
     """A row that looks for a batch. ``group``: passages that it should bring, its positive among them."""
 
-    __slots__ = ("row", "keys", "positive", "negatives", "least", "wanted", "any_negative")
-
-    def __init__(self, row: int, query: str, pos: list[str], neg: list[str], group: int, random: np.random.Generator):
+    def __init__(
+        self,
+        row: Any,
+        query: Hashable,
+        pos: Sequence[Hashable],
+        neg: Sequence[Hashable],
+        group: int,
+        random: np.random.Generator,
+    ):
         self.row = row
         # What answers the query must not be a negative of it, whether or not it is the positive drawn.
         self.keys = {query, *pos}
         self.positive = int(random.integers(len(pos)))
+        self.negatives: dict[Hashable, int] = {}
         order = random.permutation(len(neg)).tolist()
-        self.negatives: dict[str, int] = {}
         for number in order:
             if neg[number] not in self.keys:
                 self.negatives.setdefault(neg[number], number)
-        self.least = min(2, group)
-        self.wanted = min(group, 1 + len(self.negatives))
-        self.any_negative = order[0]
+        self.least, self.wanted = min(2, group), min(group, 1 + len(self.negatives))
+        if not self.negatives:
+            # Only for a row that must have a place.
+            self.negatives[neg[order[0]]] = order[0]
 
 
 class Batch:
@@ -60,36 +66,26 @@ class Batch:
         self.shares_negatives = shares_negatives
         self.members: list[tuple[int, Candidate, list[int]]] = []
         self.size = sys.maxsize
-        self.used: dict[str, int] = {}
+        self.used: dict[Hashable, int] = {}
 
     def fit(self, row: Candidate) -> int:
         """The largest size of groups with which the row can be in here and nothing comes twice; 0: with none."""
         size = min(self.size, row.wanted)
         if self.shares_negatives:
-            for key in row.keys:
-                size = min(size, self.used.get(key, size))
+            size = min([size, *(self.used[key] for key in row.keys if key in self.used)])
             ranks = sorted((self.used.get(text, size) for text in row.negatives), reverse=True)
             while size > 1 and ranks[size - 2] < size:
                 size -= 1
         return size if size >= row.least else 0
 
-    def join(self, place: int, row: Candidate, size: int) -> None:
-        free = (item for item in row.negatives.items() if self.used.get(item[0], size) >= size)
-        self._add(place, row, size, list(islice(free, size - 1)))
-
-    def force(self, place: int, row: Candidate) -> None:
-        """Take the row although something comes twice."""
-        size = max(min(self.size, row.wanted), row.least)
-        best = sorted(row.negatives.items(), key=lambda item: item[0] in self.used)
-        self._add(place, row, size, (best or [("", row.any_negative)])[: size - 1])
-
-    def _add(self, place: int, row: Candidate, size: int, negatives: list[tuple[str, int]]) -> None:
-        self.size = size
+    def add(self, place: int, row: Candidate) -> None:
+        """Take the row, even if it does not fit and something comes twice."""
+        self.size = size = self.fit(row) or min(self.size, max(row.wanted, row.least))
+        free_first = sorted(row.negatives.items(), key=lambda item: self.used.get(item[0], size) < size)[: size - 1]
         if self.shares_negatives:
             self.used.update(dict.fromkeys(row.keys, 0))
-            for rank, (text, _) in enumerate(negatives, start=1):
-                self.used[text] = rank
-        self.members.append((place, row, [number for _, number in negatives]))
+            self.used.update((text, rank) for rank, (text, _) in enumerate(free_first, start=1))
+        self.members.append((place, row, [number for _, number in free_first]))
 
     def drawn(self) -> list[Drawn]:
         self.members.sort(key=lambda member: member[0])
@@ -105,32 +101,27 @@ def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, sh
     """
     batches = [Batch(shares_negatives) for _ in range(count)]
 
-    def with_room(place: int) -> Iterator[Batch]:
-        """From the row's own batch on: which is the one it would be in, were there no clashes."""
+    def settle(place: int, whole: bool) -> bool:
+        """From the batch on in which the row would be, were there no clashes."""
+        row, found, most = rows[place], None, 0
         for step in range(count):
             batch = batches[(place // size + step) % count]
-            if len(batch.members) < size:
-                yield batch
+            fit = batch.fit(row) if len(batch.members) < size else 0
+            if fit > most and (not whole or fit == min(batch.size, row.wanted)):
+                found, most = batch, fit
+                if whole:
+                    break
+        if found:
+            found.add(place, row)
+        return found is not None
 
-    waiting = []
-    for place in _hardest_first(rows) if shares_negatives else range(len(rows)):
-        row = rows[place]
-        for batch in with_room(place):
-            if (group := batch.fit(row)) == min(batch.size, row.wanted):
-                batch.join(place, row, group)
-                break
-        else:
-            waiting.append(place)
-
-    left = []
-    for place in waiting:
-        fits = ((batch.fit(rows[place]), batch) for batch in with_room(place))
-        best = max(fits, key=lambda fit: fit[0], default=None)
-        if best and best[0]:
-            best[1].join(place, rows[place], best[0])
-        else:
-            left.append(place)
-
+    left = list(range(len(rows)))
+    if shares_negatives:
+        # Rows whose texts many others bring are spread over the batches while there is room; else by chance.
+        brought = Counter(text for row in rows for texts in (row.keys, row.negatives) for text in texts)
+        left.sort(key=lambda place: -max(brought[key] for key in rows[place].keys))
+    for whole in (True, False):
+        left = [place for place in left if not settle(place, whole)]
     for batch in batches:
         if len(batch.members) > processes:
             keep = len(batch.members) // processes * processes
@@ -138,18 +129,10 @@ def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, sh
             del batch.members[keep:]
     clashes = 0
     for batch in batches:
-        for place in left if len(batch.members) < processes else ():
-            if len(batch.members) < processes and (group := batch.fit(rows[place])):
-                batch.join(place, rows[place], group)
-        taken = {place for place, *_ in batch.members}
-        left = [place for place in left if place not in taken]
         while len(batch.members) < processes:
-            batch.force(left[0], rows[left.pop(0)])
-            clashes += 1
+            place = next((place for place in left if batch.fit(rows[place])), None)
+            clashes += place is None
+            place = left[0] if place is None else place
+            left.remove(place)
+            batch.add(place, rows[place])
     return Block([batch.drawn() for batch in batches], len(left) - (len(rows) - count * size), clashes)
-
-
-def _hardest_first(rows: Sequence[Candidate]) -> list[int]:
-    """Rows whose texts many others bring are spread over the batches while there is room; else by chance."""
-    count = Counter(text for row in rows for texts in (row.keys, row.negatives) for text in texts)
-    return sorted(range(len(rows)), key=lambda place: -max(count[key] for key in rows[place].keys))
