@@ -5,7 +5,6 @@ A text that comes twice is a false negative: what answers one query would be pus
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +13,7 @@ import numpy as np
 
 
 class Drawn(NamedTuple):
-    """A row in its batch, and which of its passages are used there."""
+    """A row in its batch, and the numbers of those of its passages that are used there."""
 
     row: Any
     positive: int
@@ -31,65 +30,60 @@ class Block(NamedTuple):
 class Candidate:
     """A row that looks for a batch. ``group``: passages that it should bring, its positive among them."""
 
-    def __init__(
-        self,
-        row: Any,
-        query: Hashable,
-        pos: Sequence[Hashable],
-        neg: Sequence[Hashable],
-        group: int,
-        random: np.random.Generator,
-    ):
-        self.row = row
+    def __init__(self, row: Any, query: Hashable, pos: Sequence, neg: Sequence, group: int, random: np.random.Generator):
+        self.row, self.group = row, group
         # What answers the query must not be a negative of it, whether or not it is the positive drawn.
-        self.keys = {query, *pos}
+        self.keys: set[Hashable] = {query, *pos}
         self.positive = int(random.integers(len(pos)))
-        self.negatives: dict[Hashable, int] = {}
         order = random.permutation(len(neg)).tolist()
+        self.negatives: dict[Hashable, int] = {}  # text: its number
         for number in order:
             if neg[number] not in self.keys:
                 self.negatives.setdefault(neg[number], number)
-        self.least, self.wanted = min(2, group), min(group, 1 + len(self.negatives))
-        if not self.negatives:
-            # Only for a row that must have a place.
-            self.negatives[neg[order[0]]] = order[0]
+        self.brings = self.keys.union(list(self.negatives)[: group - 1])
+        self.any_negative = order[0]
 
 
 class Batch:
-    """What lies in a batch so far: groups of one size, which shrinks when a row can bring no more.
-
-    ``used`` holds the rank of each text: 0 if it belongs to a query, n if it is the n-th negative of one. In groups of
-    n passages the texts of rank n and above are cut off, so that others may bring them.
-    """
+    """What lies in a batch so far. ``keys``: of its rows, and a negative of each; ``texts``: all that they bring."""
 
     def __init__(self, shares_negatives: bool) -> None:
         self.shares_negatives = shares_negatives
-        self.members: list[tuple[int, Candidate, list[int]]] = []
-        self.size = sys.maxsize
-        self.used: dict[Hashable, int] = {}
+        self.rows: list[tuple[int, Candidate, list[int]]] = []
+        self.keys: set[Hashable] = set()
+        self.texts: set[Hashable] = set()
 
-    def fit(self, row: Candidate) -> int:
-        """The largest size of groups with which the row can be in here and nothing comes twice; 0: with none."""
-        size = min(self.size, row.wanted)
+    def take(self, place: int, row: Candidate, whole: bool, forced: bool = False) -> bool:
+        """Take the row, if nothing comes twice then. ``whole``: nor if the groups become smaller by it."""
+        free = next((text for text in row.negatives if text not in self.keys), None)
+        fits = self.texts.isdisjoint(row.brings) if whole else self.keys.isdisjoint(row.keys)
+        if not forced and (not fits or (free is None and row.group > 1)):
+            return False
         if self.shares_negatives:
-            size = min([size, *(self.used[key] for key in row.keys if key in self.used)])
-            ranks = sorted((self.used.get(text, size) for text in row.negatives), reverse=True)
-            while size > 1 and ranks[size - 2] < size:
-                size -= 1
-        return size if size >= row.least else 0
+            self.keys |= row.keys | {free}
+            self.texts |= row.brings
+        number = row.any_negative if free is None else row.negatives[free]
+        self.rows.append((place, row, [number] if row.group > 1 else []))
+        return True
 
-    def add(self, place: int, row: Candidate) -> None:
-        """Take the row, even if it does not fit and something comes twice."""
-        self.size = size = self.fit(row) or min(self.size, max(row.wanted, row.least))
-        free_first = sorted(row.negatives.items(), key=lambda item: self.used.get(item[0], size) < size)[: size - 1]
-        if self.shares_negatives:
-            self.used.update(dict.fromkeys(row.keys, 0))
-            self.used.update((text, rank) for rank, (text, _) in enumerate(free_first, start=1))
-        self.members.append((place, row, [number for _, number in free_first]))
-
-    def drawn(self) -> list[Drawn]:
-        self.members.sort(key=lambda member: member[0])
-        return [Drawn(row.row, row.positive, negatives[: self.size - 1]) for _, row, negatives in self.members]
+    def draw(self) -> list[Drawn]:
+        """Give each row one more negative, until they have enough or one has none left that is not in the batch."""
+        self.rows.sort(key=lambda found: found[0])
+        most = min(row.group for _, row, _ in self.rows) - 1
+        texts, drawn = set(self.keys), [negatives[:most] for *_, negatives in self.rows]
+        while len(drawn[0]) < most:
+            more = []
+            for (_, row, _), negatives in zip(self.rows, drawn, strict=True):
+                free = (one for one in row.negatives.items() if one[0] not in texts and one[1] not in negatives)
+                text, number = next(free, (None, None))
+                if number is not None:
+                    more.append([*negatives, number])
+                if self.shares_negatives:
+                    texts.add(text)
+            if len(more) < len(drawn):
+                break
+            drawn = more
+        return [Drawn(row.row, row.positive, found) for (_, row, _), found in zip(self.rows, drawn, strict=True)]
 
 
 def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, shares_negatives: bool) -> Block:
@@ -100,39 +94,30 @@ def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, sh
     there would not be a row for each process is one taken that clashes.
     """
     batches = [Batch(shares_negatives) for _ in range(count)]
-
-    def settle(place: int, whole: bool) -> bool:
-        """From the batch on in which the row would be, were there no clashes."""
-        row, found, most = rows[place], None, 0
-        for step in range(count):
-            batch = batches[(place // size + step) % count]
-            fit = batch.fit(row) if len(batch.members) < size else 0
-            if fit > most and (not whole or fit == min(batch.size, row.wanted)):
-                found, most = batch, fit
-                if whole:
-                    break
-        if found:
-            found.add(place, row)
-        return found is not None
-
     left = list(range(len(rows)))
     if shares_negatives:
         # Rows whose texts many others bring are spread over the batches while there is room; else by chance.
-        brought = Counter(text for row in rows for texts in (row.keys, row.negatives) for text in texts)
+        brought = Counter(text for row in rows for text in (*row.keys, *row.negatives))
         left.sort(key=lambda place: -max(brought[key] for key in rows[place].keys))
+
+    def settle(place: int, whole: bool) -> bool:
+        # From the batch on in which the row would be, were there no clashes.
+        near = (batches[(place // size + step) % count] for step in range(count))
+        return any(len(batch.rows) < size and batch.take(place, rows[place], whole) for batch in near)
+
     for whole in (True, False):
         left = [place for place in left if not settle(place, whole)]
     for batch in batches:
-        if len(batch.members) > processes:
-            keep = len(batch.members) // processes * processes
-            left += [place for place, *_ in batch.members[keep:]]
-            del batch.members[keep:]
+        whole_share = max(len(batch.rows) // processes, 1) * processes
+        left += [place for place, *_ in batch.rows[whole_share:]]
+        del batch.rows[whole_share:]
     clashes = 0
     for batch in batches:
-        while len(batch.members) < processes:
-            place = next((place for place in left if batch.fit(rows[place])), None)
-            clashes += place is None
-            place = left[0] if place is None else place
+        while len(batch.rows) < processes:
+            fitting = (place for place in left if batch.take(place, rows[place], whole=False))
+            place = next(fitting, None)
+            if place is None:
+                place, clashes = left[0], clashes + 1
+                batch.take(place, rows[place], whole=False, forced=True)
             left.remove(place)
-            batch.add(place, rows[place])
-    return Block([batch.drawn() for batch in batches], len(left) - (len(rows) - count * size), clashes)
+    return Block([batch.draw() for batch in batches], len(left) - (len(rows) - count * size), clashes)

@@ -8,14 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from m3kit.data.convert import GRADED
+from m3kit.data.convert import CLASSIFIED, GRADED
 from m3kit.errors import KitError
 from m3kit.training.arguments import DataArguments
 from m3kit.training.batches import RowSet
 from m3kit.training.rows import File, load_file
 
-# FlagEmbedding's type of classified texts.
-CLASSIFIED = "symmetric_class"
 # With fewer labels a group holds most of them.
 MANY_LABELS = 16
 # Graded pairs are compared within a batch of one process: so many are 120 comparisons, and cost little.
