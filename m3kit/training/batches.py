@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 
 import numpy as np
 
@@ -52,7 +53,6 @@ class RowSet:
     batch_size: int  # of one process
     processes: int
     shares_negatives: bool
-    positives_alone: bool = False  # groups of one passage
     seed: tuple[int, ...] = ()
     # What was asked for last: a pass's order, and by (pass, block) its batches with what is to be told of them.
     _order: tuple[int, np.ndarray] = field(init=False, default=(-1, np.empty(0, int)))
@@ -71,11 +71,8 @@ class RowSet:
         """Of one pass. The rows that are over are others each time."""
         return len(self.rows) // self.global_size
 
-    def group(self, row: Row) -> int:
-        return 1 if self.positives_alone else row.group
-
     def batch(self, running: int) -> tuple[list[Drawn], str]:
-        """The batch with this number since the first epoch, over all processes; and what is to be told of it, if any."""
+        """The batch with this number since the first epoch, over all processes; and what is to be told, if any."""
         done, number = divmod(running, self.batches)
         block = min(number // BLOCK, max(self.batches // BLOCK, 1) - 1)
         if self._block[0] != (done, block):
@@ -94,7 +91,7 @@ class RowSet:
         for row in (self.rows[number] for number in numbers):
             query, *passages = row.texts
             pos, neg = passages[: row.positives], passages[row.positives :]
-            candidates.append(Candidate(row, query, pos, neg, self.group(row), random))
+            candidates.append(Candidate(row, query, pos, neg, row.group, random))
         made = lay_out(candidates, count, self.global_size, self.processes, self.shares_negatives)
         if made.clashes:
             return made.batches, (
@@ -111,14 +108,19 @@ class RowSet:
 
     def heaviest(self) -> list[Drawn]:
         """The longest texts: at least as many characters as any batch of one process has."""
-        heaviest: tuple[int, list[Drawn]] = (-1, [])
-        for size in {self.group(row) for row in self.rows}:
+        found = []
+        for size in {row.group for row in self.rows}:
             # A batch has groups of the size that all its rows can bring.
-            able = (row for row in self.rows if self.group(row) >= size)
-            longest = sorted(able, key=lambda row: row.weight(size), reverse=True)[: self.batch_size]
-            if (weight := sum(row.weight(size) for row in longest)) > heaviest[0]:
-                heaviest = weight, [Drawn(row, *row.longest(size)) for row in longest]
-        return heaviest[1]
+            able = [row for row in self.rows if row.group >= size]
+            longest = nlargest(self.batch_size, able, key=lambda row: row.weight(size))
+            found.append((sum(row.weight(size) for row in longest), size, longest))
+        _, size, rows = max(found, key=lambda one: one[0])
+        drawn = []
+        for row in rows:
+            texts = row.read()
+            pos, neg = (sorted(range(len(texts[side])), key=lambda n: -len(texts[side][n])) for side in ("pos", "neg"))
+            drawn.append(Drawn(row, pos[0], neg[: size - 1]))
+        return drawn
 
 
 def share_out(natural: Sequence[int], rows: Sequence[int], temperature: float) -> np.ndarray:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset, get_worker_info
-from xxhash import xxh3_64, xxh3_64_hexdigest
+from xxhash import xxh3_64
 
 from m3kit.data.convert import GRADED
 from m3kit.training.arguments import DataArguments
@@ -63,23 +62,19 @@ class SameDatasetTrainDataset(Dataset):
 
     def describe(self) -> list[dict[str, Any]]:
         """What is trained on, an entry a data set; the digest tells whether its files were changed."""
-        digests = {path: _digest(path) for path in {path for rows in self.sets for path in rows.files}}
-        described = []
-        for rows, count in zip(self.sets, self.counts.tolist(), strict=True):
-            found = [digests[path] for path in rows.files]
-            described.append(
-                {
-                    "path": rows.path,
-                    "type": rows.type or None,
-                    "rows": len(rows.rows),
-                    "batch_size_per_device": rows.batch_size,
-                    "batches_per_epoch": count,
-                    "in_batch_negatives": rows.shares_negatives,
-                    "teacher_scores": rows.has_scores,
-                    "digest": found[0] if len(found) == 1 else xxh3_64_hexdigest("".join(found).encode()),
-                }
-            )
-        return described
+        return [
+            {
+                "path": rows.path,
+                "type": rows.type or None,
+                "rows": len(rows.rows),
+                "batch_size_per_device": rows.batch_size,
+                "batches_per_epoch": count,
+                "in_batch_negatives": rows.shares_negatives,
+                "teacher_scores": rows.has_scores,
+                "digest": _digest(rows.files),
+            }
+            for rows, count in zip(self.sets, self.counts.tolist(), strict=True)
+        ]
 
     def heaviest(self) -> list[Item]:
         """An item of each data set that has at least as many characters as any item of it."""
@@ -115,7 +110,7 @@ class SameDatasetTrainDataset(Dataset):
         """``random``: for FlagEmbedding's ``shuffle_ratio``, without which no text is shuffled."""
         queries, passages, scores = [], [], []
         for drawn, positive, negatives in batch:
-            row = drawn.data[drawn.number]
+            row = drawn.read()
             text = row["pos"][positive]
             if random and len(text) > 100 and random.random() < self.args.shuffle_ratio:
                 text = _shuffle(text, random)
@@ -137,6 +132,10 @@ def _shuffle(text: str, random: np.random.Generator) -> str:
     return " ".join(parts[number] for number in random.permutation(len(parts)))
 
 
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, xxh3_64).hexdigest()
+def _digest(paths: Sequence[str]) -> str:
+    found = xxh3_64()
+    for path in paths:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 20):
+                found.update(chunk)
+    return found.hexdigest()

@@ -30,7 +30,9 @@ class Block(NamedTuple):
 class Candidate:
     """A row that looks for a batch. ``group``: passages that it should bring, its positive among them."""
 
-    def __init__(self, row: Any, query: Hashable, pos: Sequence, neg: Sequence, group: int, random: np.random.Generator):
+    def __init__(
+        self, row: Any, query: Hashable, pos: Sequence, neg: Sequence, group: int, random: np.random.Generator
+    ):
         self.row, self.group = row, group
         # What answers the query must not be a negative of it, whether or not it is the positive drawn.
         self.keys: set[Hashable] = {query, *pos}
@@ -55,15 +57,15 @@ class Batch:
 
     def take(self, place: int, row: Candidate, whole: bool, forced: bool = False) -> bool:
         """Take the row, if nothing comes twice then. ``whole``: nor if the groups become smaller by it."""
-        free = next((text for text in row.negatives if text not in self.keys), None)
         fits = self.texts.isdisjoint(row.brings) if whole else self.keys.isdisjoint(row.keys)
-        if not forced and (not fits or (free is None and row.group > 1)):
+        free = [text for text in row.negatives if text not in self.keys][: row.group - 1]
+        if not forced and (not fits or (row.group > 1 and not free)):
             return False
         if self.shares_negatives:
-            self.keys |= row.keys | {free}
+            self.keys |= row.keys.union(free[:1])
             self.texts |= row.brings
-        number = row.any_negative if free is None else row.negatives[free]
-        self.rows.append((place, row, [number] if row.group > 1 else []))
+        first = row.negatives[free[0]] if free else row.any_negative
+        self.rows.append((place, row, [first] if row.group > 1 else []))
         return True
 
     def draw(self) -> list[Drawn]:

@@ -8,7 +8,7 @@ import math
 import os
 import random
 from array import array
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import datasets
@@ -43,26 +43,20 @@ class Row(NamedTuple):
     positives: int
     group: int
 
+    def read(self) -> dict[str, Any]:
+        return self.data[self.number]
+
     def weight(self, size: int) -> int:
-        """Characters of the query and the heaviest group of that size."""
+        """Characters of the query and the longest group of that size."""
         first = 1 + self.positives
         return sum(self.lengths[:2]) + sum(self.lengths[first : first + size - 1])
-
-    def longest(self, size: int) -> tuple[int, list[int]]:
-        """The numbers of its longest positive, and of the longest negatives for a group of that size."""
-        row = self.data[self.number]
-        pos, neg = (sorted(range(len(row[side])), key=lambda n: -len(row[side][n])) for side in ("pos", "neg"))
-        return pos[0], neg[: size - 1]
 
 
 class File(NamedTuple):
     path: str
-    kinds: dict[Kind, list[Row]]
+    rows: int
     batch_size: int | None  # that of its first row
-
-    @property
-    def rows(self) -> int:
-        return sum(map(len, self.kinds.values()))
+    kinds: dict[Kind, list[Row]]
 
 
 def as_encoded(args: DataArguments, kind: str, row: dict[str, Any], passages: list[str]) -> tuple[str, list[str]]:
@@ -78,35 +72,44 @@ def load_file(path: str, args: DataArguments, seed: int, log: logging.Logger, te
     """Raises ``KitError`` for what trains on nonsense or fails deep inside; ``m3kit prepare`` writes rows that pass."""
     kinds: dict[Kind, list[Row]] = {}
     if not os.path.getsize(path):
-        return File(path, kinds, None)
+        return File(path, 0, None, kinds)
     # `datasets` reads a path as a pattern: brackets in it must be escaped.
     data = datasets.load_dataset("json", data_files=glob.escape(path), split="train", cache_dir=args.cache_path)
-    for column in NEEDED:
-        if column not in data.column_names:
-            raise KitError(f'{path}: the rows have no "{column}"; {PREPARE}')
+    if missing := [column for column in NEEDED if column not in data.column_names]:
+        raise KitError(f'{path}: the rows have no "{missing[0]}"; {PREPARE}')
     batch_size = data[0].get("batch_size")
     data = data.select_columns([name for name in (*NEEDED, *SCORES, *FURTHER) if name in data.column_names])
-    numbers: Iterable[int] = range(len(data))
+    numbers: Sequence[int] = range(len(data))
     if len(data) > args.max_example_num_per_dataset:
         numbers = sorted(random.Random(seed).sample(numbers, args.max_example_num_per_dataset))
         data = data.select(numbers)
-    as_probabilities = teacher_as_is
-    found = (dict(zip(part, values, strict=True)) for part in data.iter(1000) for values in zip(*part.values()))
-    for place, (number, row) in enumerate(zip(numbers, found, strict=True)):
-        where = f"{path}: row {number + 1}"
+    scored, as_probabilities = 0, True
+    for place, row in enumerate(row for part in data.iter(1000) for row in _rows(part)):
+        where = f"{path}: row {numbers[place] + 1}"
         _check_texts(row, where)
         has_scores = _check_scores(row, where, args)
         kind = (row.get("type") or "") if args.same_dataset_within_batch else ""
         kinds.setdefault((kind, has_scores), []).append(_note(data, place, row, kind, args))
-        if has_scores and as_probabilities:
-            as_probabilities = all(0 <= score <= 1 for name in SCORES for score in row[name])
+        if has_scores:
+            scored += 1
+            as_probabilities = as_probabilities and all(0 <= score <= 1 for name in SCORES for score in row[name])
     types = {kind for kind, _ in kinds}
     if GRADED in types and len(types) > 1:
         raise KitError(f"{path}: rows of type {GRADED} and others; put each in a file of their own")
-    file = File(path, kinds, batch_size)
-    if args.knowledge_distillation and GRADED not in types:
-        _tell_teacher(file, as_probabilities, log)
-    return file
+    if args.knowledge_distillation and scored < len(data):
+        others = "the others are trained without a teacher, in batches of their own"
+        log.warning(f"teacher scores in {scored} of {len(data)} rows of {path}; {others}")
+    if scored and GRADED not in types and as_probabilities and teacher_as_is:
+        log.warning(
+            f"all teacher scores of {path} lie within 0 … 1, as probabilities and cosines do; they go through a "
+            "softmax as they are, which makes them nearly equal: give a reranker's raw scores, from before its sigmoid "
+            "(D7), or set --teacher_temperature 0.05, or --teacher_normalisation zscore"
+        )
+    return File(path, len(data), batch_size, kinds)
+
+
+def _rows(part: dict[str, list]) -> list[dict[str, Any]]:
+    return [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
 
 
 def _check_texts(row: dict[str, Any], where: str) -> None:
@@ -121,7 +124,7 @@ def _check_texts(row: dict[str, Any], where: str) -> None:
 
 
 def _check_scores(row: dict[str, Any], where: str, args: DataArguments) -> bool:
-    """Whether the row is to be trained by its scores: FlagEmbedding would take them for those of other passages (D7)."""
+    """Whether the row is trained by its scores: FlagEmbedding would take them for those of other passages (D7)."""
     has_scores, is_graded = all(row.get(name) is not None for name in SCORES), row.get("type") == GRADED
     if is_graded and not args.same_dataset_within_batch:
         cure = "leave same_dataset_within_batch on, or prepare the pairs with --sts_as contrastive"
@@ -146,30 +149,15 @@ def _note(data: datasets.Dataset, place: int, row: dict[str, Any], kind: str, ar
     most = CHARACTERS_PER_TOKEN * args.passage_max_len
     lengths = [min(len(text), most) for text in passages]
     falling = sorted(lengths[: len(pos)], reverse=True) + sorted(lengths[len(pos) :], reverse=True)
-    size = {GRADED: 1, "only_1neg": 2}.get(kind, args.train_group_size)
+    group = 1 if kind == GRADED else 2 if kind == "only_1neg" else args.train_group_size
     if args.same_dataset_within_batch and (own := row.get("train_group_size")):
         # Beside a type, FlagEmbedding does not look at a row's own size (D6).
-        size = min(size, own) if kind else own
+        group = min(group, own) if kind else own
     return Row(
         data,
         place,
-        array("Q", (xxh3_64_intdigest(text.encode()) for text in (row["query"], *pos, *neg))),
-        array("i", [min(len(query), CHARACTERS_PER_TOKEN * args.query_max_len), *falling]),
-        len(pos),
-        min(size, 1 + len(neg)),
+        texts=array("Q", (xxh3_64_intdigest(text.encode()) for text in (row["query"], *pos, *neg))),
+        lengths=array("i", [min(len(query), CHARACTERS_PER_TOKEN * args.query_max_len), *falling]),
+        positives=len(pos),
+        group=min(group, 1 + len(neg)),
     )
-
-
-def _tell_teacher(file: File, as_probabilities: bool, log: logging.Logger) -> None:
-    scored = sum(len(rows) for (_, has_scores), rows in file.kinds.items() if has_scores)
-    if scored == file.rows:
-        log.info(f"teacher scores in all {scored} rows of {file.path}")
-    else:
-        others = "the others are trained without a teacher, in batches of their own"
-        log.warning(f"teacher scores in {scored} of {file.rows} rows of {file.path}; {others}")
-    if scored and as_probabilities:
-        log.warning(
-            f"all teacher scores of {file.path} lie within 0 … 1, as probabilities and cosines do; they go through a "
-            "softmax as they are, which makes them nearly equal: give a reranker's raw scores, from before its sigmoid "
-            "(D7), or set --teacher_temperature 0.05, or --teacher_normalisation zscore"
-        )

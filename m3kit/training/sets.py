@@ -51,7 +51,9 @@ def load_sets(
     return sets
 
 
-def _load(args: DataArguments, seed: int, log: logging.Logger, teacher_as_is: bool) -> Iterator[tuple[list[File], bool]]:
+def _load(
+    args: DataArguments, seed: int, log: logging.Logger, teacher_as_is: bool
+) -> Iterator[tuple[list[File], bool]]:
     """FlagEmbedding's data sets: the files of each, and whether other rows' passages are negatives.
 
     All small files of a folder are one, and each other file. Where all are mixed, sizes and suffixes do not count (D4).
@@ -99,7 +101,7 @@ def _by_name(path: str) -> tuple[tuple[str, ...], str]:
 def _fit(made: RowSet, log: logging.Logger) -> None:
     if made.type == GRADED:
         # Pairs are no candidates for one another, whatever their folder is called, and too few are no batch.
-        made.shares_negatives, made.positives_alone = False, True
+        made.shares_negatives = False
         if made.batch_size < FEWEST_GRADED:
             made.batch_size = FEWEST_GRADED
             log.warning(f"{made.name}: graded pairs are compared within a batch: batches of {FEWEST_GRADED}")
@@ -124,23 +126,24 @@ def _settle_labels(made: RowSet, wanted: str, group: int, log: logging.Logger) -
     and each has all other labels of the batch as negatives.
     """
     labels = Counter(row.texts[1] for row in made.rows)
-    most = max(labels.values())
-    against = ""
-    if wanted == "group":
-        against = "as label_negatives says"
-    elif wanted == "auto" and made.batch_size < group:
-        against = f"batches of {made.batch_size} have fewer labels than groups of {group}"
-    elif any(row.positives > 1 or row.texts[0] in labels for row in made.rows):
-        # Texts of one label would be each other's negatives.
-        against = "the positives are not one label's text each"
-    elif wanted == "auto" and len(labels) < MANY_LABELS:
-        against = f"there are {len(labels)} labels, fewer than {MANY_LABELS}"
-    elif wanted == "auto" and most > made.batches:
-        against = f"a label has {most} rows, and {made.batches} batches have room for it once each"
-    if against:
+    most, is_auto, size = max(labels.values()), wanted == "auto", made.batch_size
+    reasons = [
+        (wanted == "group", "as label_negatives says"),
+        (is_auto and size < group, f"batches of {size} have fewer labels than groups of {group}"),
+        # Else texts of one label would be each other's negatives.
+        (
+            any(row.positives > 1 or row.texts[0] in labels for row in made.rows),
+            "the positives are not one label's text each",
+        ),
+        (is_auto and len(labels) < MANY_LABELS, f"there are {len(labels)} labels, fewer than {MANY_LABELS}"),
+        (
+            is_auto and most > made.batches,
+            f"a label has {most} rows, and {made.batches} batches have room for it once each",
+        ),
+    ]
+    if against := next((why for holds, why in reasons if holds), None):
         log.info(f"{made.name}: negatives are of each row's own group: {against}")
         return
-    made.shares_negatives = made.positives_alone = True
-    why = "as label_negatives says" if wanted == "batch" else f"no fewer than in groups of {group}, at less cost"
-    others = made.batch_size - 1
-    log.info(f"{made.name}: negatives are the labels of the other rows of a batch: {others} of them, {why}")
+    made.shares_negatives, made.rows = True, [row._replace(group=1) for row in made.rows]
+    why = f"no fewer than in groups of {group}, at less cost" if is_auto else "as label_negatives says"
+    log.info(f"{made.name}: negatives are the labels of the other rows of a batch: {size - 1} of them, {why}")
