@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
-import numpy as np
 import pytest
 from conftest import write_jsonl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import KIT, batches, dataset, native
 
-from m3kit.training import batches as batches_module
-from m3kit.training.batches import RowSet, generator, interleave, share_out
+from m3kit.training.batches import share_out
 
 
 def sets_of(tmp_path, counts: dict[str, int], **arguments):
@@ -62,29 +60,3 @@ def test_shares_add_up_and_none_is_empty(sets, temperature):
     assert min(counts) >= 1
     if temperature == 1:
         assert counts == natural
-
-
-@given(st.lists(st.integers(1, 9), min_size=1, max_size=5), st.integers(0, 4))
-def test_the_batches_of_a_data_set_come_in_order_from_epoch_to_epoch(counts, epochs):
-    seen = [[] for _ in counts]
-    for epoch in range(epochs):
-        order, running = interleave(np.array(counts), epoch, generator(1, epoch))
-        for number, place in zip(order.tolist(), running.tolist(), strict=True):
-            seen[number].append(place)
-    assert seen == [list(range(epochs * count)) for count in counts]
-
-
-@given(st.integers(1, 400), st.integers(1, 9), st.integers(1, 3), st.integers(1, 50), st.floats(1, 1e8))
-def test_blocks_have_each_row_once_and_each_batch_its_place(count, batch_size, processes, block_rows, bytes_per_row):
-    rows = RowSet("a", ["a"], np.arange(count), batch_size, processes, True, bytes_per_row, seed=(1, 2))
-    if not rows.batches:
-        return
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches_module, "BLOCK_ROWS", block_rows)
-        places = [rows.locate(rows.batches + number) for number in range(rows.batches)]
-        blocks = {block: rows.block_rows(1, block) for _, block, _ in places}
-    assert [(done, block, place) for done, block, place in places] == [
-        (1, block, place) for block, (_, count) in blocks.items() for place in range(count)
-    ]
-    assert sorted(number for found, _ in blocks.values() for number in found.tolist()) == list(range(count))
-    assert all(len(found) >= batches * rows.global_size for found, batches in blocks.values())

@@ -91,7 +91,7 @@ def test_d7_probabilities_are_warned_of(tmp_path, caplog, offset):
 def test_d7_probabilities_are_no_matter_where_a_setting_scales_them(tmp_path, caplog):
     path = write_jsonl(tmp_path / "rows.jsonl", native(4, prompt="", pos_scores=[0.9], neg_scores=[0.1] * 7))
     arguments = DataArguments(train_data=[str(path)], cache_path=str(tmp_path / "cache"), knowledge_distillation=True)
-    SameDatasetTrainDataset(arguments, 2, 1, tokenizer=None, teacher_as_is=False)
+    SameDatasetTrainDataset(arguments, 2, 1, teacher_as_is=False)
     assert "within 0 … 1" not in caplog.text
 
 
@@ -101,11 +101,11 @@ def test_d7_probabilities_are_no_matter_where_a_setting_scales_them(tmp_path, ca
     [
         (lambda scores: [*scores, 1.0], r'row 3: "{}" has \d scores for \d passages'),
         (lambda scores: scores[1:], r'row 3: "{}" has \d scores for \d passages'),
-        (lambda scores: [float("nan"), *scores[1:]], 'row 3: "{}" holds what is no finite number'),
-        (lambda scores: [float("inf"), *scores[1:]], 'row 3: "{}" holds what is no finite number'),
-        (lambda scores: [None, *scores[1:]], 'row 3: "{}" holds what is no finite number'),
-        (lambda scores: ["high", *scores[1:]], '"{}" is not a list of numbers'),
-        (lambda scores: 1.0, '"{}" is not a list of numbers'),
+        (lambda scores: [float("nan"), *scores[1:]], 'row 3: "{}" is no list of finite numbers'),
+        (lambda scores: [float("inf"), *scores[1:]], 'row 3: "{}" is no list of finite numbers'),
+        (lambda scores: [None, *scores[1:]], 'row 3: "{}" is no list of finite numbers'),
+        (lambda scores: ["high", *scores[1:]], 'row 3: "{}" is no list of finite numbers'),
+        (lambda scores: 1.0, 'row 3: "{}" is no list of finite numbers'),
     ],
 )
 def test_d7_scores_that_are_not_one_finite_number_a_passage_are_refused(tmp_path, column, change, told):

@@ -56,8 +56,7 @@ def test_d2_rows_whose_query_is_no_text_are_refused(tmp_path, query):
         dataset(KIT, [write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path)
 
 
-def test_d2_a_bad_row_far_down_is_named_by_its_number(tmp_path, monkeypatch):
-    monkeypatch.setattr("m3kit.training.columns.PART_ROWS", 7)
+def test_d2_a_bad_row_far_down_is_named_by_its_number(tmp_path):
     rows = native(40, prompt="")
     rows[29]["neg"] = []
     with pytest.raises(KitError, match="row 30: "):

@@ -19,9 +19,9 @@ def dataset(cls, paths: Iterable[Path], tmp_path: Path, batch_size=2, processes=
         args=DataArguments(train_data=list(map(str, paths)), **arguments),
         default_batch_size=batch_size,
         seed=seed,
-        tokenizer=None,
         process_index=rank,
         num_processes=processes,
+        **({"tokenizer": None} if cls is PLAIN else {}),
     )
 
 

@@ -22,6 +22,8 @@ from m3kit.data.text import key_of, shown
 
 # The type of STS rows with a score. FlagEmbedding has no such type.
 GRADED = "graded_sts"
+# FlagEmbedding's type of classified texts.
+CLASSIFIED = "symmetric_class"
 # Where pairs are contrastive: at or above the first they are positives, at or below the second hard negatives; those
 # between teach neither and are set aside.
 STS_POSITIVE, STS_NEGATIVE = 0.8, 0.4
@@ -160,7 +162,7 @@ def _native(job: Conversion) -> Made:
         raise BadRow(what, "split the file by type", sorted(types.values())[1], code="types")
     (kind,) = types or (None,)
     job.type = kind or ("only_1neg" if not rows or median(len(row.negatives) for row in rows) <= 1 else "retrieval")
-    job.wanted = 1 if job.type in ("only_1neg", "symmetric_class") else job.settings.train_group_size - 1
+    job.wanted = 1 if job.type in ("only_1neg", CLASSIFIED) else job.settings.train_group_size - 1
     job.fill_pool(rows)
     for row in rows:
         negatives = row.negatives
@@ -260,7 +262,7 @@ def _labelled(job: Conversion) -> Made:
         what = f"only one label, {shown(next(iter(labels)))!r}" if labels else "no row is left, so no label"
         raise BadRow(f"{what}: there is nothing to tell apart", "add rows of other labels", code="one-label")
     mode = settings.classification_positives if data.task == "classification" else "texts"
-    job.type = "symmetric_class" if data.task == "classification" else "symmetric_clustering"
+    job.type = CLASSIFIED if data.task == "classification" else "symmetric_clustering"
     job.wanted = settings.train_group_size - 1
     if data.task == "classification" and len({key_of(data.label_texts[label]) for label in labels}) < len(labels):
         raise BadRow("two labels have the same text", "tell them apart in labels.json beside the file", code="labels")

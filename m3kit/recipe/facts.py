@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import TypeVar
 
+from m3kit.data.convert import CLASSIFIED
 from m3kit.errors import KitError
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.planning.memory import count_parameters
@@ -16,7 +17,6 @@ from m3kit.prepared import find_prepared, read_prepared
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 from m3kit.settings import BY_NAME
-from m3kit.training.labels import CLASSIFIED
 
 Default = TypeVar("Default")
 

@@ -1,20 +1,27 @@
-"""Which rows of which data set are trained at a step: told by its number alone, so that nothing need be remembered."""
+"""How often each data set is trained, and in which order its rows come: all told by the number of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from heapq import nlargest
 
 import numpy as np
 
-# Rows that exchange their places so that no batch has a text twice, read and laid out together: enough batches that
-# there is another for a row, and not so many that it takes seconds to find that there is none.
-BLOCK_ROWS, BLOCK_BATCHES, MOST_BLOCK_BATCHES = 4096, 16, 256
-# Where rows are long, a block is smaller: each worker of each process holds one.
-BLOCK_BYTES, FEWEST_BLOCK_BATCHES = 64_000_000, 4
+from m3kit.training.layout import Candidate, Drawn, lay_out
+from m3kit.training.rows import Row
+
+# Batches that are laid out together: enough that there is another for a row whose texts clash, and no more than take a
+# second or two where most rows do.
+BLOCK = 64
+# Above this share of rows that find no place in a batch, that is told.
+FEW_LEFT_OVER = 0.01
 # What chance is needed for: each has a sequence of its own.
-ORDER, PERMUTATION, DRAWING = range(3)
+ORDER, PERMUTATION, DRAWING, SHUFFLING = range(4)
+
+
+def generator(*key: int) -> np.random.Generator:
+    return np.random.default_rng(key)
 
 
 class EpochSampler:
@@ -34,78 +41,26 @@ class EpochSampler:
         return ([number] for number in range(first, first + self.batches))
 
 
-def share_out(natural: Sequence[int], rows: Sequence[int], temperature: float) -> np.ndarray:
-    """Batches an epoch of each data set: as many in all as ``natural``, those that have every row once.
-
-    The rows that are trained of a data set are in proportion to its rows to the power of 1/temperature.
-    """
-    batches = np.asarray(natural)
-    weights = np.log(batches) + (1 / temperature - 1) * np.log(np.asarray(rows))
-    weights = np.exp(weights - weights.max())
-    share = batches.sum() * weights / weights.sum()
-    counts = np.maximum(np.floor(share), 1).astype(np.int64)
-    while (missing := batches.sum() - counts.sum()) != 0:
-        # One batch at a time, to or from whichever is furthest from its share; each keeps one.
-        lack = share - counts
-        if missing > 0:
-            counts[np.argmax(lack)] += 1
-        else:
-            counts[np.argmin(np.where(counts > 1, lack, np.inf))] -= 1
-    return counts
-
-
-def interleave(counts: np.ndarray, epoch: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """For each step of an epoch: the number of the data set, and which of all batches of it, since the first epoch.
-
-    Only which data set comes is left to chance: the batches of one come in order, so a block is worked out but once.
-    """
-    order = np.repeat(np.arange(len(counts)), counts)
-    random.shuffle(order)
-    running = np.empty(len(order), np.int64)
-    running[np.argsort(order, kind="stable")] = np.concatenate(
-        [np.arange(epoch * count, (epoch + 1) * count) for count in counts]
-    )
-    return order, running
-
-
-def generator(*key: int) -> np.random.Generator:
-    return np.random.default_rng(key)
-
-
-class Recent:
-    """The last few results, by what they were asked with."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self.kept: dict[Hashable, Any] = {}
-
-    def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
-        if key not in self.kept:
-            made = make()
-            while len(self.kept) >= self.size:
-                del self.kept[next(iter(self.kept))]
-            self.kept[key] = made
-        return self.kept[key]
-
-
 @dataclass
 class RowSet:
     """Rows that are trained in batches of their own, again and again, each pass in another order."""
 
-    path: str | None  # of its file; of a folder and "/*" for several small ones in it; None for all data together
+    path: str | None  # of its file; of a folder and "/*" for several in it; None for files of several folders
     files: list[str]
-    rows: np.ndarray  # their numbers in the whole
+    rows: list[Row]
+    type: str
+    has_scores: bool
     batch_size: int  # of one process
     processes: int
-    in_batch_negatives: bool
-    bytes_per_row: float
-    type: str | None = None
-    teacher_scores: bool = False
-    graded: bool = False  # pairs with a score each, which are compared within a batch
-    positives_alone: bool = False  # groups of one passage: the positives of the other rows are the negatives, if any
+    shares_negatives: bool
     seed: tuple[int, ...] = ()
-    blocks: Recent = field(init=False, default_factory=lambda: Recent(2))
-    _permutations: Recent = field(init=False, default_factory=lambda: Recent(2))
+    # What was asked for last: a pass's order, and by (pass, block) its batches with what is to be told of them.
+    _order: tuple[int, np.ndarray] = field(init=False, default=(-1, np.empty(0, int)))
+    _block: tuple[tuple[int, int], list[list[Drawn]], str] = field(init=False, default=((-1, -1), [], ""))
+
+    @property
+    def name(self) -> str:
+        return self.path or "all training data"
 
     @property
     def global_size(self) -> int:
@@ -116,25 +71,69 @@ class RowSet:
         """Of one pass. The rows that are over are others each time."""
         return len(self.rows) // self.global_size
 
-    def locate(self, running: int) -> tuple[int, int, int]:
-        """(pass, block, place in the block) of the batch with this number since the first epoch."""
+    def batch(self, running: int) -> tuple[list[Drawn], str]:
+        """The batch with this number since the first epoch, over all processes; and what is to be told, if any."""
         done, number = divmod(running, self.batches)
-        blocks = self._blocks()
-        block = ((number + 1) * blocks - 1) // self.batches
-        return done, block, number - block * self.batches // blocks
+        block = min(number // BLOCK, max(self.batches // BLOCK, 1) - 1)
+        if self._block[0] != (done, block):
+            self._block = (done, block), *self._lay_out(done, block)
+        return self._block[1][number - block * BLOCK], self._block[2]
 
-    def block_rows(self, done: int, block: int) -> tuple[np.ndarray, int]:
-        """The rows of a block, in the order of chance, and the batches to make of them: the last has what is over."""
-        blocks = self._blocks()
-        first, last = (number * self.batches // blocks for number in (block, block + 1))
-        order = self._permutations.get(done, lambda: self.random(PERMUTATION, done).permutation(self.rows))
-        stop = None if block + 1 == blocks else last * self.global_size
-        return order[first * self.global_size : stop], last - first
+    def _lay_out(self, done: int, block: int) -> tuple[list[list[Drawn]], str]:
+        if self._order[0] != done:
+            self._order = done, generator(*self.seed, PERMUTATION, done).permutation(len(self.rows))
+        # The last block is longer, and has the rows that are over.
+        is_last = (block + 2) * BLOCK > self.batches
+        count = self.batches - block * BLOCK if is_last else BLOCK
+        first = block * BLOCK * self.global_size
+        numbers = self._order[1][first : None if is_last else first + count * self.global_size]
+        random, candidates = generator(*self.seed, DRAWING, done, block), []
+        for row in (self.rows[number] for number in numbers):
+            query, *passages = row.texts
+            pos, neg = passages[: row.positives], passages[row.positives :]
+            candidates.append(Candidate(row, query, pos, neg, row.group, random))
+        made = lay_out(candidates, count, self.global_size, self.processes, self.shares_negatives)
+        if made.clashes:
+            return made.batches, (
+                f"{self.name}: some batches hold a passage twice, or one that answers another query: too many rows "
+                f"share it for {self.processes} processes to have others"
+            )
+        if made.left_over > FEW_LEFT_OVER * len(numbers):
+            return made.batches, (
+                f"{self.name}: about {made.left_over / len(numbers):.0%} of the rows have no place in an epoch: they "
+                "share passages with too many others, and no batch may hold one twice; smaller batches have room for "
+                "more, and a folder whose name ends in no_in_batch_neg has no such limit"
+            )
+        return made.batches, ""
 
-    def random(self, *key: int) -> np.random.Generator:
-        return generator(*self.seed, *key)
+    def heaviest(self) -> list[Drawn]:
+        """The longest texts: at least as many characters as any batch of one process has."""
+        found = []
+        for size in {row.group for row in self.rows}:
+            # A batch has groups of the size that all its rows can bring.
+            able = [row for row in self.rows if row.group >= size]
+            longest = nlargest(self.batch_size, able, key=lambda row: row.weight(size))
+            found.append((sum(row.weight(size) for row in longest), size, longest))
+        _, size, rows = max(found, key=lambda one: one[0])
+        drawn = []
+        for row in rows:
+            texts = row.read()
+            pos, neg = (sorted(range(len(texts[side])), key=lambda n: -len(texts[side][n])) for side in ("pos", "neg"))
+            drawn.append(Drawn(row, pos[0], neg[: size - 1]))
+        return drawn
 
-    def _blocks(self) -> int:
-        wanted = min(max(BLOCK_ROWS / self.global_size, BLOCK_BATCHES), MOST_BLOCK_BATCHES)
-        most = max(BLOCK_BYTES / self.bytes_per_row / self.global_size, FEWEST_BLOCK_BATCHES)
-        return max(1, round(self.batches / min(wanted, most)))
+
+def share_out(natural: Sequence[int], rows: Sequence[int], temperature: float) -> np.ndarray:
+    """Batches an epoch of each data set: as many in all as ``natural``, those that have every row once.
+
+    The rows that are trained of a data set are in proportion to its rows to the power of 1/temperature.
+    """
+    batches = np.asarray(natural)
+    weights = np.log(batches) + (1 / temperature - 1) * np.log(np.asarray(rows))
+    weights = np.exp(weights - weights.max())
+    share = batches.sum() * weights / weights.sum()
+    # Each has one, and then what is whole of its share; those that are furthest from theirs have what is over.
+    counts = 1 + np.floor(share * (1 - len(share) / batches.sum())).astype(np.int64)
+    while counts.sum() < batches.sum():
+        counts[np.argmax(share - counts)] += 1
+    return counts

@@ -5,19 +5,17 @@ A text that comes twice is a false negative: what answers one query would be pus
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import NamedTuple
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
 class Drawn(NamedTuple):
-    """A row in its batch, and which of its passages are used there."""
+    """A row in its batch, and the numbers of those of its passages that are used there."""
 
-    row: int
+    row: Any
     positive: int
     negatives: list[int]
 
@@ -32,68 +30,62 @@ class Block(NamedTuple):
 class Candidate:
     """A row that looks for a batch. ``group``: passages that it should bring, its positive among them."""
 
-    __slots__ = ("row", "keys", "positive", "negatives", "least", "wanted", "any_negative")
-
-    def __init__(self, row: int, query: str, pos: list[str], neg: list[str], group: int, random: np.random.Generator):
-        self.row = row
+    def __init__(
+        self, row: Any, query: Hashable, pos: Sequence, neg: Sequence, group: int, random: np.random.Generator
+    ):
+        self.row, self.group = row, group
         # What answers the query must not be a negative of it, whether or not it is the positive drawn.
-        self.keys = {query, *pos}
+        self.keys: set[Hashable] = {query, *pos}
         self.positive = int(random.integers(len(pos)))
         order = random.permutation(len(neg)).tolist()
-        self.negatives: dict[str, int] = {}
+        self.negatives: dict[Hashable, int] = {}  # text: its number
         for number in order:
             if neg[number] not in self.keys:
                 self.negatives.setdefault(neg[number], number)
-        self.least = min(2, group)
-        self.wanted = min(group, 1 + len(self.negatives))
+        self.brings = self.keys.union(list(self.negatives)[: group - 1])
         self.any_negative = order[0]
 
 
 class Batch:
-    """What lies in a batch so far: groups of one size, which shrinks when a row can bring no more.
-
-    ``used`` holds the rank of each text: 0 if it belongs to a query, n if it is the n-th negative of one. In groups of
-    n passages the texts of rank n and above are cut off, so that others may bring them.
-    """
+    """What lies in a batch so far. ``keys``: of its rows, and a negative of each; ``texts``: all that they bring."""
 
     def __init__(self, shares_negatives: bool) -> None:
         self.shares_negatives = shares_negatives
-        self.members: list[tuple[int, Candidate, list[int]]] = []
-        self.size = sys.maxsize
-        self.used: dict[str, int] = {}
+        self.rows: list[tuple[int, Candidate, list[int]]] = []
+        self.keys: set[Hashable] = set()
+        self.texts: set[Hashable] = set()
 
-    def fit(self, row: Candidate) -> int:
-        """The largest size of groups with which the row can be in here and nothing comes twice; 0: with none."""
-        size = min(self.size, row.wanted)
+    def take(self, place: int, row: Candidate, whole: bool, forced: bool = False) -> bool:
+        """Take the row, if nothing comes twice then. ``whole``: nor if the groups become smaller by it."""
+        fits = self.texts.isdisjoint(row.brings) if whole else self.keys.isdisjoint(row.keys)
+        free = [text for text in row.negatives if text not in self.keys][: row.group - 1]
+        if not forced and (not fits or (row.group > 1 and not free)):
+            return False
         if self.shares_negatives:
-            for key in row.keys:
-                size = min(size, self.used.get(key, size))
-            ranks = sorted((self.used.get(text, size) for text in row.negatives), reverse=True)
-            while size > 1 and ranks[size - 2] < size:
-                size -= 1
-        return size if size >= row.least else 0
+            self.keys |= row.keys.union(free[:1])
+            self.texts |= row.brings
+        first = row.negatives[free[0]] if free else row.any_negative
+        self.rows.append((place, row, [first] if row.group > 1 else []))
+        return True
 
-    def join(self, place: int, row: Candidate, size: int) -> None:
-        free = (item for item in row.negatives.items() if self.used.get(item[0], size) >= size)
-        self._add(place, row, size, list(islice(free, size - 1)))
-
-    def force(self, place: int, row: Candidate) -> None:
-        """Take the row although something comes twice."""
-        size = max(min(self.size, row.wanted), row.least)
-        best = sorted(row.negatives.items(), key=lambda item: item[0] in self.used)
-        self._add(place, row, size, (best or [("", row.any_negative)])[: size - 1])
-
-    def _add(self, place: int, row: Candidate, size: int, negatives: list[tuple[str, int]]) -> None:
-        self.size = size
-        if self.shares_negatives:
-            self.used.update(dict.fromkeys(row.keys, 0))
-            for rank, (text, _) in enumerate(negatives, start=1):
-                self.used[text] = rank
-        self.members.append((place, row, [number for _, number in negatives]))
-
-    def drawn(self) -> list[Drawn]:
-        self.members.sort(key=lambda member: member[0])
-        return [Drawn(row.row, row.positive, negatives[: self.size - 1]) for _, row, negatives in self.members]
+    def draw(self) -> list[Drawn]:
+        """Give each row one more negative, until they have enough or one has none left that is not in the batch."""
+        self.rows.sort(key=lambda found: found[0])
+        most = min(row.group for _, row, _ in self.rows) - 1
+        texts, drawn = set(self.keys), [negatives[:most] for *_, negatives in self.rows]
+        while len(drawn[0]) < most:
+            more = []
+            for (_, row, _), negatives in zip(self.rows, drawn, strict=True):
+                free = (one for one in row.negatives.items() if one[0] not in texts and one[1] not in negatives)
+                text, number = next(free, (None, None))
+                if number is not None:
+                    more.append([*negatives, number])
+                if self.shares_negatives:
+                    texts.add(text)
+            if len(more) < len(drawn):
+                break
+            drawn = more
+        return [Drawn(row.row, row.positive, found) for (_, row, _), found in zip(self.rows, drawn, strict=True)]
 
 
 def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, shares_negatives: bool) -> Block:
@@ -104,52 +96,30 @@ def lay_out(rows: Sequence[Candidate], count: int, size: int, processes: int, sh
     there would not be a row for each process is one taken that clashes.
     """
     batches = [Batch(shares_negatives) for _ in range(count)]
+    left = list(range(len(rows)))
+    if shares_negatives:
+        # Rows whose texts many others bring are spread over the batches while there is room; else by chance.
+        brought = Counter(text for row in rows for text in (*row.keys, *row.negatives))
+        left.sort(key=lambda place: -max(brought[key] for key in rows[place].keys))
 
-    def with_room(place: int) -> Iterator[Batch]:
-        """From the row's own batch on: which is the one it would be in, were there no clashes."""
-        for step in range(count):
-            batch = batches[(place // size + step) % count]
-            if len(batch.members) < size:
-                yield batch
+    def settle(place: int, whole: bool) -> bool:
+        # From the batch on in which the row would be, were there no clashes.
+        near = (batches[(place // size + step) % count] for step in range(count))
+        return any(len(batch.rows) < size and batch.take(place, rows[place], whole) for batch in near)
 
-    waiting = []
-    for place in _hardest_first(rows) if shares_negatives else range(len(rows)):
-        row = rows[place]
-        for batch in with_room(place):
-            if (group := batch.fit(row)) == min(batch.size, row.wanted):
-                batch.join(place, row, group)
-                break
-        else:
-            waiting.append(place)
-
-    left = []
-    for place in waiting:
-        fits = ((batch.fit(rows[place]), batch) for batch in with_room(place))
-        best = max(fits, key=lambda fit: fit[0], default=None)
-        if best and best[0]:
-            best[1].join(place, rows[place], best[0])
-        else:
-            left.append(place)
-
+    for whole in (True, False):
+        left = [place for place in left if not settle(place, whole)]
     for batch in batches:
-        if len(batch.members) > processes:
-            keep = len(batch.members) // processes * processes
-            left += [place for place, *_ in batch.members[keep:]]
-            del batch.members[keep:]
+        whole_share = max(len(batch.rows) // processes, 1) * processes
+        left += [place for place, *_ in batch.rows[whole_share:]]
+        del batch.rows[whole_share:]
     clashes = 0
     for batch in batches:
-        for place in left if len(batch.members) < processes else ():
-            if len(batch.members) < processes and (group := batch.fit(rows[place])):
-                batch.join(place, rows[place], group)
-        taken = {place for place, *_ in batch.members}
-        left = [place for place in left if place not in taken]
-        while len(batch.members) < processes:
-            batch.force(left[0], rows[left.pop(0)])
-            clashes += 1
-    return Block([batch.drawn() for batch in batches], len(left) - (len(rows) - count * size), clashes)
-
-
-def _hardest_first(rows: Sequence[Candidate]) -> list[int]:
-    """Rows whose texts many others bring are spread over the batches while there is room; else by chance."""
-    count = Counter(text for row in rows for texts in (row.keys, row.negatives) for text in texts)
-    return sorted(range(len(rows)), key=lambda place: -max(count[key] for key in rows[place].keys))
+        while len(batch.rows) < processes:
+            fitting = (place for place in left if batch.take(place, rows[place], whole=False))
+            place = next(fitting, None)
+            if place is None:
+                place, clashes = left[0], clashes + 1
+                batch.take(place, rows[place], whole=False, forced=True)
+            left.remove(place)
+    return Block([batch.draw() for batch in batches], len(left) - (len(rows) - count * size), clashes)

@@ -98,7 +98,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             args=self.data_args,
             default_batch_size=args.per_device_train_batch_size,
             seed=args.seed,
-            tokenizer=self.tokenizer,
             process_index=args.process_index,
             num_processes=args.world_size,
             teacher_as_is=(args.teacher_temperature, args.teacher_normalisation) == (1.0, "none"),
