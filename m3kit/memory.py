@@ -125,7 +125,7 @@ def make_step(args: argparse.Namespace):
 def _settle(precision: str, device: str) -> str:
     import torch
 
-    from m3kit.training.precision import settle_precision
+    from m3kit.training.device import settle_precision
 
     if precision != "auto":
         return precision

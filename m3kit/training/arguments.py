@@ -14,7 +14,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
 
 from m3kit.errors import KitError
 from m3kit.settings import check_values, trainer_fields
-from m3kit.training.precision import device_to_train_on, settle_precision
+from m3kit.training.device import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
 # With every setting of m3kit/settings.py that only the kit's trainer has.
