@@ -136,7 +136,8 @@ class LiveEmbedder(M3Embedder):
                 tokenizer=tokenizer,
                 sentence_pooling_method=settings.pooling_method,
                 normalize_embeddings=settings.normalize_embeddings,
-            )
+            ),
+            "the model in training",
         )
 
     def _convert_to_numpy(self, embeddings: torch.Tensor, device: str | None = None) -> np.ndarray:
