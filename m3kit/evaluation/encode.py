@@ -162,8 +162,8 @@ def probed_once(model, name: str):
     It runs the longest batch of each call twice, the first time for that alone, which with a chunk a call takes a tenth
     of the time. Here that is done only for a batch larger than all before. ``watch`` hears how many texts were encoded.
 
-    After any error FlagEmbedding tries three quarters of the texts, and with none left it fails at something else. Here
-    it does so only where memory ran out with more than one text; any other error is a ``KitError`` at once.
+    After any error FlagEmbedding tries three quarters of the texts, and with none left it fails at something else (E1).
+    Here it does so only where memory ran out with more than one text; any other error is a ``KitError`` at once.
     """
     from torch import nn
 
@@ -186,7 +186,8 @@ def probed_once(model, name: str):
                 if tries and texts > 1 and is_out_of_memory(error):
                     raise
                 at = f"at {texts} text{'s' * (texts > 1)} of {tokens} tokens on {batch['input_ids'].device}"
-                raise _explanation(name, at, error) from error
+                cure = "a smaller --batch_size" if texts > 1 else "a smaller --query_max_len and --passage_max_len"
+                raise _explanation(name, at, error, cure) from error
             self.largest = max(self.largest, texts * tokens)
             if self.watch and not tries:
                 self.watch(texts)
@@ -204,20 +205,17 @@ def _explained(name: str, at: str) -> Iterator[None]:
         from m3kit.training.device import is_out_of_memory
 
         if is_out_of_memory(error):
-            raise _explanation(name, at, error) from error
+            raise _explanation(name, at, error, "--device cpu") from error
         raise
 
 
-def _explanation(name: str, at: str, error: RuntimeError) -> KitError:
+def _explanation(name: str, at: str, error: RuntimeError, cure: str) -> KitError:
     from m3kit.training.device import is_out_of_memory
 
     said = str(error).partition("\n")[0]
     if not is_out_of_memory(error):
         return KitError(f"{name}: cannot encode {at}: {type(error).__name__}: {said}")
-    return KitError(
-        f"{name}: out of memory {at} ({said}); end what else takes memory there, or give smaller --batch_size, "
-        "--query_max_len and --passage_max_len"
-    )
+    return KitError(f"{name}: out of memory {at} ({said}); end what else takes memory there, or give {cure}")
 
 
 def _lengths(model: ModelFolder, settings: EncodeSettings) -> tuple[list[str], int, int]:
