@@ -10,6 +10,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -32,12 +33,13 @@ class Finding:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="what is to be trained on")
+    parser.add_argument("--processes", type=int, default=0, help="of a training on GPUs, a card each; 0: any number")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     with bar(None, "looking at this machine", ""):
-        findings = examine(args.device)
+        findings = examine(args.device, args.processes)
     stops = any(finding.level == "stop" for finding in findings)
     if args.json:
         print(json.dumps({"can_train": not stops, "findings": [asdict(finding) for finding in findings]}, indent=2))
@@ -51,9 +53,9 @@ def run(args: argparse.Namespace) -> int:
     return int(stops)
 
 
-def examine(device: str) -> list[Finding]:
+def examine(device: str, processes: int = 0) -> list[Finding]:
     """Look at Python, packages, GPU, compiler and memory; takes seconds and changes nothing."""
-    return [_python(), _packages(), *_gpu(device), _compiler(), _memory()]
+    return [_python(), _packages(), *_gpu(device, processes), _compiler(), _memory()]
 
 
 def _python() -> Finding:
@@ -82,18 +84,14 @@ def _requirements() -> list[str]:
     return importlib.metadata.requires("m3kit") or []
 
 
-def _gpu(device: str) -> list[Finding]:
+def _gpu(device: str, processes: int) -> list[Finding]:
     """What torch sees, against what the driver sees: a driver too old for torch's CUDA is the usual difference."""
     import torch
 
     if device == "cpu":
         return [Finding("ok", f"training on the CPU, {os.cpu_count()} cores")]
     if torch.cuda.is_available():
-        found = []
-        for number in range(torch.cuda.device_count()):
-            properties = torch.cuda.get_device_properties(number)
-            found.append(Finding("ok", f"GPU {number}: {properties.name}, {properties.total_memory / GIB:.0f} GiB"))
-        return found
+        return _cards(processes)
     level = "stop" if device == "cuda" else "note"
     listed = _nvidia_smi()
     if not listed:
@@ -109,6 +107,80 @@ def _gpu(device: str) -> list[Finding]:
             f"its CUDA {torch.version.cuda} needs a newer driver, or the container was started without the GPU",
         )
     ]
+
+
+def _cards(processes: int) -> list[Finding]:
+    """Each card that CUDA shows, or those of so many processes: whether this torch has kernels that run on it."""
+    import torch
+
+    from m3kit.training.device import too_few_devices
+
+    found = [Finding("stop", told)] if (told := too_few_devices(processes)) else []
+    count = torch.cuda.device_count()
+    # torch says the same on a page of its own.
+    warnings.filterwarnings("ignore", message="Found GPU")
+    for number in range(min(processes or count, count)):
+        card = torch.cuda.get_device_properties(number)
+        named = f"GPU {number}: {card.name}, {card.total_memory / GIB:.0f} GiB"
+        has = torch.cuda.get_device_capability(number)
+        if serves(torch.cuda.get_arch_list(), has):
+            found.append(_tried(number, named))
+        else:
+            lacking = f"torch {torch.__version__} has no kernels for its compute capability, {has[0]}.{has[1]}"
+            found.append(
+                Finding(
+                    "stop",
+                    f"{named}: {lacking}",
+                    f"{_other_build(has)}, or choose other cards with CUDA_VISIBLE_DEVICES",
+                )
+            )
+    return found
+
+
+def _tried(number: int, named: str) -> Finding:
+    """Whether the card computes: memory is taken, a kernel run, and its result fetched."""
+    import torch
+
+    try:
+        torch.ones(1, device=f"cuda:{number}").sum().item()
+    except RuntimeError as error:
+        fix = "another program may hold all of it (nvidia-smi shows who)"
+        if "expandable_segments:True" in os.environ.get("PYTORCH_CUDA_ALLOC_CONF", ""):
+            fix += "; where it is a virtual GPU, set PYTORCH_CUDA_ALLOC_CONF=expandable_segments:False"
+        return Finding("stop", f"{named}: a first sum on it failed: {str(error).partition(chr(10))[0]}", fix)
+    return Finding("ok", named)
+
+
+def serves(architectures: list[str], capability: tuple[int, int]) -> bool:
+    """Whether code for one of them (torch's names, such as sm_86) runs on a card of this compute capability.
+
+    Machine code (sm) runs on cards of the same major version and no lower minor one, PTX (compute) on all later ones.
+    """
+    for name in architectures:
+        kind, _, version = name.partition("_")
+        # A letter at the end: for that card and none later.
+        made_for = divmod(int(version.rstrip("af")), 10)
+        same = capability == made_for if version[-1].isalpha() else capability >= made_for
+        if same and (kind == "compute" or capability[0] == made_for[0]):
+            return True
+    return not architectures  # torch does not say, as where it is not built for CUDA
+
+
+def _other_build(capability: tuple[int, int]) -> str:
+    """Which build of the same torch serves the card, by torch's own table of what is published."""
+    import torch
+
+    builds = getattr(torch.cuda, "PYTORCH_RELEASES_CODE_CC", {})
+    machine = "aarch64" if platform.machine() == "aarch64" else "x86_64"
+    found = [
+        cuda for cuda, made in builds.items() if serves([f"sm_{code}" for code in made.get(machine, [0])], capability)
+    ]
+    if not found:
+        return "install a build of PyTorch that has them, likely an older one"
+    return (
+        f"install torch {torch.__version__.partition('+')[0]} from PyTorch's package index for CUDA {found[0]} "
+        "(docs/docker.md: TORCH_INDEX_URL)"
+    )
 
 
 def _nvidia_smi() -> str:

@@ -49,12 +49,13 @@ train() {
   done
 }
 
-# Runs the steps in $scratch/steps: threads, then of each step its title, where its output goes, and its command.
+# Runs the steps in $scratch/steps: variables, then of each step its title, where its output goes, and its command.
 run_steps() {
   local -a words
-  local output count place=1
+  local output count place
   mapfile -d '' -t words <"$scratch/steps"
-  export OMP_NUM_THREADS=${words[0]}
+  place=$((words[0] + 1))
+  export "${words[@]:1:words[0]}"
   while ((place < ${#words[@]})); do
     title=${words[place]} output=${words[place + 1]} count=${words[place + 2]}
     step "$title" "$output" "${words[@]:place + 3:count}"

@@ -162,3 +162,30 @@ setup() { make_kit; }
   OMP_NUM_THREADS=5 run --separate-stderr "$MULTI" --dry-run
   says OMP_NUM_THREADS=5
 }
+
+@test "memory of GPUs: in segments that grow, unless the user says otherwise" {
+  gpus 2
+  run "$MULTI" --output_dir out
+  ((status == 0))
+  logged ' PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True'
+  rm -r out "$LOG"
+  PYTORCH_CUDA_ALLOC_CONF=backend:native run "$MULTI" --output_dir out
+  logged ' PYTORCH_CUDA_ALLOC_CONF=backend:native'
+  rm -r out "$LOG"
+  PYTORCH_ALLOC_CONF=backend:native run "$MULTI" --output_dir out
+  logged ' PYTORCH_CUDA_ALLOC_CONF=unset'
+  run --separate-stderr "$MULTI" --dry-run
+  says 'export OMP_NUM_THREADS='
+  says ' PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True'
+  gpus 0
+  ALLOW_CPU=true run --separate-stderr "$MULTI" --dry-run
+  says_not PYTORCH_CUDA_ALLOC_CONF
+}
+
+@test "doctor is told of the processes, and where it stops nothing is trained" {
+  gpus 2
+  FAKE_FAILS=doctor run "$MULTI" --output_dir out
+  ((status == 3))
+  logged 'm3kit doctor --device cuda --processes 2'
+  ! grep -q '^torchrun' "$LOG"
+}

@@ -45,7 +45,7 @@ setup() { make_kit; }
   ((status == 0))
   order=$(grep -oE 'm3kit (doctor|prepare|evaluate|report)|^torchrun' "$LOG")
   [[ $order == $'m3kit doctor\nm3kit prepare\ntorchrun\nm3kit evaluate\nm3kit report' ]]
-  logged "python3 -m m3kit doctor --device cuda"
+  logged "python3 -m m3kit doctor --device cuda --processes 1"
   logged "--output_dir my out/prepared"
   logged "word my out/prepared/sts [2]"
   logged "environment PYTHONPATH=$KIT OMP_NUM_THREADS=$(PATH=$REAL_PATH nproc)"

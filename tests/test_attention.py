@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 from equivalence import assert_same, collate, differences, load, losses_and_gradients, make_rows
 from runs import Run, arguments, train, write_rows
 from transformers import XLMRobertaConfig, XLMRobertaModel
 
 from m3kit.errors import KitError
-from m3kit.training import attention
-from m3kit.training.attention import set_attention
+from m3kit.training import device as devices
+from m3kit.training.device import set_attention
 from m3kit.training.model import M3Model
 
 
@@ -41,8 +42,8 @@ class Stubborn(Encoder):
 @pytest.fixture
 def machine(monkeypatch):
     def of(capability=(8, 0), installed=True) -> None:
-        monkeypatch.setattr(attention, "weakest_gpu", lambda: (capability, "Tesla T4"))
-        monkeypatch.setattr(attention, "is_flash_attn_2_available", lambda: installed)
+        monkeypatch.setattr(devices, "weakest_gpu", lambda: (capability, "Tesla T4"))
+        monkeypatch.setattr(devices, "is_flash_attn_2_available", lambda: installed)
 
     return of
 
@@ -98,6 +99,14 @@ def test_what_is_asked_for_is_taken(machine):
         assert chosen(kernel) == (kernel, f"Attention: {kernel}")
     with pytest.raises(KitError, match="is auto, flash_attention_2, sdpa or eager, not 'flash'"):
         chosen("flash")
+
+
+def test_cudnns_kernel_is_not_among_pytorchs_own(machine):
+    """It plans its work for every new shape, which takes longer than the work."""
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    chosen(device="cpu")
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.flash_sdp_enabled() and torch.backends.cuda.mem_efficient_sdp_enabled()
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 
@@ -153,3 +155,32 @@ def test_a_promise_is_judged_for_its_shape_and_told_for_others():
     told = markdown({"case": "c", "shape": "s", "about": "", "runs": {"a": run}, "promises": [low, high]})
     assert "low: 2 (at most 1: NOT KEPT)" in told
     assert "high: 2 (at least 5: NOT KEPT)" in told
+
+
+def gpu(*words) -> subprocess.CompletedProcess:
+    command = [sys.executable, KIT / "benchmarks" / "gpu.py", *words]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(KIT)}
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, env=environment)
+
+
+def test_the_gpu_benchmark_says_that_there_is_no_gpu_and_what_it_checks():
+    done = gpu()
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("no GPU: PyTorch sees none here, so nothing was measured")
+    done = gpu("nonsense")
+    assert done.returncode == 2 and "there is no check nonsense" in done.stderr
+    told = (KIT / "benchmarks" / "README.md").read_text("utf-8").partition("## On a GPU")[2].partition("\n## ")[0]
+    names = done.stderr.rpartition("there are ")[2].strip().split(", ")
+    assert re.findall(r"^\| `(\w+)` \|", told, re.M) == names
+
+
+@pytest.mark.slow
+def test_the_gpu_benchmark_trains_by_the_kits_command(tmp_path):
+    done = gpu("--device", "cpu", "--shape", "starter", "--output", tmp_path / "found.json", "tf32", "attention")
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))["checks"]
+    runs = found["tf32"]["measured"]
+    assert runs["none"]["losses"] == runs["all"]["losses"] and runs["none"]["tokens_per_second"] > 0
+    assert any(line.startswith("Precision:") for line in runs["none"]["said"])
+    assert found["attention"]["measured"].keys() == {"with cuDNN", "without"}
+    assert f"EXPECTED {found['tf32']['expected']}" in done.stdout

@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from m3kit.errors import KitError
 from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.models import find_model
+from m3kit.evaluation.sample import sample
 from m3kit.evaluation.table import render_table, verdict
 from m3kit.evaluation.tasks import Clustering
 
@@ -66,15 +68,15 @@ def test_all_parts_are_read(tmp_path):
     assert data.tasks["classification"].labels[:2] == ["water", "7"]  # a number is its digits
 
 
-def test_training_rows_are_read_and_left_out_of_the_quick_task(tmp_path):
+def test_training_rows_are_read_and_not_needed_while_training(tmp_path):
     write_tasks(tmp_path, training=[{"text": "winter", "label": 7}, {"text": "river", "label": "water"}])
     tasks = read_eval_folder(tmp_path).tasks
     task = tasks["classification"]
     assert task.training == (["winter", "river"], ["7", "water"])
     assert task.counts == {"texts": 12, "labels": 3, "training texts": 2}
     assert task.texts == [*TEXTS, *LABELS.values(), "winter", "river"]
-    assert task.quick.texts == [*TEXTS, *LABELS.values()]
-    assert tasks["sts"].quick is tasks["sts"] and tasks["clustering"].quick is tasks["clustering"]
+    quick, told = sample(read_eval_folder(tmp_path), seed=1)
+    assert quick.tasks == tasks | {"classification": replace(task, training=None)} and told == ""
 
 
 def test_reading_needs_no_torch_and_no_sklearn(tmp_path):

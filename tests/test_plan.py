@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from m3kit.planning import machine
 from m3kit.planning.folders import EVAL_FILES
 from m3kit.planning.request import WrongInput, read_request
 from m3kit.planning.steps import quote
@@ -93,6 +94,14 @@ def test_further_arguments_of_the_trainer_stay_as_they_came():
         "b",
     ]
     assert read(*words).extra == words
+
+
+def test_in_wsl_memory_of_gpus_is_taken_as_ever_for_its_driver_fails_at_segments_that_grow(monkeypatch):
+    for name in machine.ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    for release, expandable in (("6.8.0-45-generic", True), ("5.15.153.1-microsoft-standard-WSL2", False)):
+        monkeypatch.setattr(machine.platform, "release", lambda release=release: release)
+        assert machine.look("python3").expandable is expandable
 
 
 def test_smoke_changes_defaults_only():

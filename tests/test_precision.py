@@ -13,7 +13,7 @@ from runs import Run, arguments, losses, train, weights, write_rows
 from transformers import HfArgumentParser
 
 from m3kit.errors import KitError
-from m3kit.training import checkpoints, precision
+from m3kit.training import checkpoints, device
 from m3kit.training.arguments import TrainingArguments
 from m3kit.training.model import M3Model
 
@@ -50,23 +50,23 @@ A100, T4 = ((8, 0), "A100"), ((7, 5), "Tesla T4")
 def test_auto_takes_bf16_where_the_device_has_matrix_units_for_it(gpus, cpu):
     auto = ("auto", False, False)
     gpus(A100)
-    assert precision.settle_precision(*auto, "cuda") == (
+    assert device.settle_precision(*auto, "cuda") == (
         "bf16",
         "Precision: bf16, for which this GPU (A100) has matrix units",
     )
     gpus(T4)
-    assert precision.settle_precision(*auto, "cuda") == (
+    assert device.settle_precision(*auto, "cuda") == (
         "fp16",
         "Precision: fp16, for this GPU (Tesla T4) has no matrix units for bf16",
     )
     cpu(amx_bf16=True)
-    assert precision.settle_precision(*auto, "cpu") == (
+    assert device.settle_precision(*auto, "cpu") == (
         "bf16",
         "Precision: bf16, for which these cores have matrix units",
     )
     for able in ({"avx512_bf16": True, "amx_bf16": False}, {}):
         cpu(**able)
-        assert precision.settle_precision(*auto, "cpu") == (
+        assert device.settle_precision(*auto, "cpu") == (
             "fp32",
             "Precision: fp32, for these cores have no matrix units for bf16",
         )
@@ -74,22 +74,37 @@ def test_auto_takes_bf16_where_the_device_has_matrix_units_for_it(gpus, cpu):
 
 def test_all_gpus_that_are_trained_on_compute_alike(gpus, monkeypatch):
     gpus(A100, T4)
-    assert precision.settle_precision("auto", False, False, "cuda")[0] == "fp16"
+    assert device.settle_precision("auto", False, False, "cuda")[0] == "fp16"
     # The second is there, but not used.
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert precision.settle_precision("auto", False, False, "cuda")[0] == "bf16"
+    assert device.settle_precision("auto", False, False, "cuda")[0] == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("devices", "cure"), [(1, "use ./run_flagembedding_training_single_gpu.sh"), (3, "--num_gpus 3")]
+)
+def test_every_process_has_a_device_or_none_starts(gpus, monkeypatch, devices, cure):
+    """Of two MIG instances in CUDA_VISIBLE_DEVICES CUDA shows a process one."""
+    gpus(*[A100] * devices)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: torch.device("cuda"))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(devices))
+    assert device.device_to_train_on(use_cpu=False) == "cuda"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(KitError, match=rf"asked for 4 processes, and CUDA shows {devices} device.*{cure}"):
+        device.device_to_train_on(use_cpu=False)
+    assert device.device_to_train_on(use_cpu=True) == "cpu"
 
 
 @pytest.mark.parametrize("asked", [(None, False, True), ("bf16", False, False), ("bf16", False, True)])
 def test_bf16_is_refused_on_a_gpu_that_emulates_it_and_warned_of_on_a_cpu(gpus, cpu, asked):
     gpus(T4)
     with pytest.raises(KitError, match=r"this GPU \(Tesla T4\) has no matrix units.*give --precision fp16, or auto"):
-        precision.settle_precision(*asked, "cuda")
+        device.settle_precision(*asked, "cuda")
     cpu()
-    settled, told = precision.settle_precision(*asked, "cpu")
+    settled, told = device.settle_precision(*asked, "cpu")
     assert settled == "bf16" and "fp32 may be far faster" in told
     cpu(amx_bf16=True)
-    assert precision.settle_precision(*asked, "cpu") == ("bf16", "Precision: bf16, as asked")
+    assert device.settle_precision(*asked, "cpu") == ("bf16", "Precision: bf16, as asked")
 
 
 @pytest.mark.parametrize(

@@ -127,8 +127,8 @@ def test_the_best_checkpoint_is_kept_and_put_in_the_output(words, monkeypatch, c
 
 
 def test_large_test_data_are_sampled_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("m3kit.training.evaluation.MAX_QUERIES", 5)
-    monkeypatch.setattr("m3kit.training.evaluation.MAX_PASSAGES", 20)
+    monkeypatch.setattr("m3kit.evaluation.sample.MAX_QUERIES", 5)
+    monkeypatch.setattr("m3kit.evaluation.sample.MAX_PASSAGES", 20)
     held_out = HeldOut(str(EXAMPLE_DATA / "eval"), SimpleNamespace(), seed=1)
     sample = held_out.retrieval
     assert (len(sample.queries), len(sample.passages)) == (5, 20)

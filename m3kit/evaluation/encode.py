@@ -59,7 +59,10 @@ class Encoder:
             from FlagEmbedding import BGEM3FlagModel
             from transformers.utils.logging import disable_progress_bar
 
+            from m3kit.training.device import without_cudnn_attention
+
             disable_progress_bar()
+            without_cudnn_attention()
             flag_model = BGEM3FlagModel(
                 str(self.model.folder),
                 normalize_embeddings=self.settings.normalize_embeddings,
@@ -76,7 +79,7 @@ class Encoder:
                 return_sparse=self.has_heads,
                 return_colbert_vecs=self.has_heads and self._colbert,
             )
-        flag_model.model = probed_once(flag_model.model)
+        flag_model.model = probed_once(flag_model.model, self.model.name)
         return flag_model
 
     @contextlib.contextmanager
@@ -131,7 +134,7 @@ class Encoder:
         encode = self.flag_model.encode_queries if kind == "query" else self.flag_model.encode_corpus
         wanted = {"return_sparse": False, "return_colbert_vecs": False} if kind == "dense" else {}
         self.flag_model.model.watch = watch
-        with _stdout_kept_clean(), _bars_kept_off():
+        with _stdout_kept_clean(), _bars_kept_off(), _explained(self.model.name, f"on {self.settings.device}"):
             encoded = encode(list(texts), **wanted)
         vectors = Vectors(encoded["dense_vecs"], encoded["lexical_weights"], encoded["colbert_vecs"])
         # Checked here because FlagEmbedding drops a NaN token weight unseen, and NaN sorts to one end of a ranking.
@@ -153,13 +156,18 @@ class Encoder:
             loaded.model = None
 
 
-def probed_once(model):
+def probed_once(model, name: str):
     """FlagEmbedding's model, without most of the batches that FlagEmbedding runs to find out whether they fit.
 
     It runs the longest batch of each call twice, the first time for that alone, which with a chunk a call takes a tenth
     of the time. Here that is done only for a batch larger than all before. ``watch`` hears how many texts were encoded.
+
+    After any error FlagEmbedding tries three quarters of the texts, and with none left it fails at something else (E1).
+    Here it does so only where memory ran out with more than one text; any other error is a ``KitError`` at once.
     """
     from torch import nn
+
+    from m3kit.training.device import is_out_of_memory
 
     class ProbedOnce(nn.Module):
         def __init__(self) -> None:
@@ -169,16 +177,45 @@ def probed_once(model):
         def forward(self, batch, **wanted):
             # What only tries says nothing of the size of the vectors.
             tries = "truncate_dim" not in wanted
-            size = batch["input_ids"].numel()
-            if tries and size <= self.largest:
+            texts, tokens = batch["input_ids"].shape
+            if tries and texts * tokens <= self.largest:
                 return None
-            output = self.model(batch, **wanted)
-            self.largest = max(self.largest, size)
+            try:
+                output = self.model(batch, **wanted)
+            except RuntimeError as error:
+                if tries and texts > 1 and is_out_of_memory(error):
+                    raise
+                at = f"at {texts} text{'s' * (texts > 1)} of {tokens} tokens on {batch['input_ids'].device}"
+                cure = "a smaller --batch_size" if texts > 1 else "a smaller --query_max_len and --passage_max_len"
+                raise _explanation(name, at, error, cure) from error
+            self.largest = max(self.largest, texts * tokens)
             if self.watch and not tries:
-                self.watch(len(batch["input_ids"]))
+                self.watch(texts)
             return output
 
     return ProbedOnce()
+
+
+@contextlib.contextmanager
+def _explained(name: str, at: str) -> Iterator[None]:
+    """Memory that runs out elsewhere, as where the model is moved to its device, is told alike."""
+    try:
+        yield
+    except RuntimeError as error:
+        from m3kit.training.device import is_out_of_memory
+
+        if is_out_of_memory(error):
+            raise _explanation(name, at, error, "--device cpu") from error
+        raise
+
+
+def _explanation(name: str, at: str, error: RuntimeError, cure: str) -> KitError:
+    from m3kit.training.device import is_out_of_memory
+
+    said = str(error).partition("\n")[0]
+    if not is_out_of_memory(error):
+        return KitError(f"{name}: cannot encode {at}: {type(error).__name__}: {said}")
+    return KitError(f"{name}: out of memory {at} ({said}); end what else takes memory there, or give {cure}")
 
 
 def _lengths(model: ModelFolder, settings: EncodeSettings) -> tuple[list[str], int, int]:

@@ -6,7 +6,7 @@ Each is a folder in the folder of the test data, and each is optional. Nothing h
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -34,15 +34,8 @@ FILES = {
 TRAINING = "train.jsonl"
 
 
-class _Task:
-    @property
-    def quick(self):
-        """The task with no more texts than ``measure`` needs."""
-        return self
-
-
 @dataclass(frozen=True)
-class Sts(_Task):
+class Sts:
     firsts: list[str]
     seconds: list[str]
     scores: list[float]
@@ -65,7 +58,7 @@ class Sts(_Task):
 
 
 @dataclass(frozen=True)
-class Classification(_Task):
+class Classification:
     """``training``: rows and labels to learn from, where the user gives them; without, the test rows serve for both."""
 
     rows: list[str]
@@ -82,10 +75,6 @@ class Classification(_Task):
     def texts(self) -> list[str]:
         return self.rows + list(self.label_texts.values()) + (self.training[0] if self.training else [])
 
-    @property
-    def quick(self) -> Classification:
-        return replace(self, training=None)
-
     def measure(self, dense: np.ndarray) -> dict[str, float]:
         rows, texts, _ = self._parts(dense)
         return {"nearest label": float(nearest_label(rows, self.labels, list(self.label_texts), texts).mean())}
@@ -100,7 +89,7 @@ class Classification(_Task):
 
 
 @dataclass(frozen=True)
-class Clustering(_Task):
+class Clustering:
     texts: list[str]
     labels: list[str]
 

@@ -100,7 +100,10 @@ def _check_tracker(name: str, python: str) -> None:
 
 
 def _hand_over(run: Run, folder: Path) -> None:
-    """The next steps for Bash, each word ended by a NUL: environment, then title, output, number of words, words."""
+    """The next steps for Bash, each word ended by a NUL.
+
+    The number of variables and these; then of each step title, output, number of words, and words.
+    """
     _make_output_dir(run.request)
     found = Found(_read(folder / "prepared"), _read(folder / "chosen") or [])
     known = without_evaluation(run, found)
@@ -110,12 +113,16 @@ def _hand_over(run: Run, folder: Path) -> None:
             "unknown.",
             file=sys.stderr,
         )
-    words = [run.setup.threads]
+    words = [str(len(run.setup.environment)), *_variables(run)]
     for step in next_steps(known, found):
         places = {"stdout": "/dev/stdout", "stderr": "/dev/stderr", "nowhere": "/dev/null"}
         places["screen"] = f"screen:{run.request['output_dir']}/train.log"
         words += [step.title, places.get(step.output, str(folder / step.output)), str(len(step.command)), *step.command]
     sys.stdout.write("".join(f"{word}\0" for word in words))
+
+
+def _variables(run: Run) -> list[str]:
+    return [f"{name}={value}" for name, value in run.setup.environment.items()]
 
 
 def _read(file: Path) -> list[str] | None:
@@ -139,7 +146,7 @@ def _show(run: Run, environment: Environment) -> None:
     print(f'export PATH={quote([str(Path(run.python).parent)])}:"$PATH" PYTHONPATH={modules} PYTHONSAFEPATH=1')
     for command in [] if environment.ready else missing_commands():
         print(quote(command))
-    print(f"export OMP_NUM_THREADS={run.setup.threads}")
+    print(f"export {quote(_variables(run))}")
     found, title = Found(), ""
     while title != END:
         for step in next_steps(run, found):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shlex
 import shutil
@@ -13,6 +14,8 @@ from pathlib import Path
 from m3kit.errors import KitError
 from m3kit.planning.request import Request, WrongInput
 
+# Two names of one variable; the second is not heard by every PyTorch.
+ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
 SINGLE, MULTI = "./run_flagembedding_training_single_gpu.sh", "./run_flagembedding_training.sh"
 
 
@@ -25,15 +28,16 @@ class Machine:
     cores: int
     compiles: bool
     threads: str = ""  # OMP_NUM_THREADS, where it is set
+    expandable: bool = False  # PyTorch may take a GPU's memory in segments that grow
 
 
 @dataclass(frozen=True)
 class Setup:
-    """``precision`` as arguments of the trainer; ``deepspeed``: its configuration, or empty."""
+    """``environment`` of all steps; ``precision`` as arguments of the trainer; ``deepspeed``: its configuration."""
 
     device: str
     processes: int
-    threads: str
+    environment: dict[str, str]
     precision: tuple[str, ...]
     precision_name: str
     deepspeed: str
@@ -44,7 +48,10 @@ def look(python: str) -> Machine:
     """Find out what this machine has. ``python`` is the interpreter for which DeepSpeed would compile."""
     gpus, reason = count_gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
     compiles = bool(shutil.which("g++")) and _has_headers(python if Path(python).exists() else "python3")
-    return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, os.environ.get("OMP_NUM_THREADS", ""))
+    # Not over what the user has set; and not in WSL, whose driver fails at it.
+    expandable = not ALLOCATOR & os.environ.keys() and "microsoft" not in platform.release().lower()
+    threads = os.environ.get("OMP_NUM_THREADS", "")
+    return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, threads, expandable)
 
 
 def count_gpus(visible: str | None) -> tuple[int, str]:
@@ -80,10 +87,14 @@ def set_up(request: Request, machine: Machine, program: str, dry_run: bool) -> S
     if not threads:
         threads = str(max(1, machine.cores // processes))
         said.append(f"Threads: {threads} a process, for {machine.cores} cores.")
+    environment = {"OMP_NUM_THREADS": threads}
+    if device == "cuda" and machine.expandable:
+        # Nearly every batch has another shape: memory in pieces of fixed sizes would lie unused between them.
+        environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"
     name, words, told = _precision(request, device)
     deepspeed, about_deepspeed = _deepspeed(request, machine, device)
     said += [sentence for sentence in (told, about_deepspeed) if sentence]
-    return Setup(device, processes, threads, words, name, deepspeed, tuple(said))
+    return Setup(device, processes, environment, words, name, deepspeed, tuple(said))
 
 
 def _processes(request: Request, machine: Machine, program: str, dry_run: bool) -> tuple[str, int, str]:

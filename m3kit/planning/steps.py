@@ -60,7 +60,9 @@ class Run:
 def next_steps(run: Run, found: Found) -> list[Step]:
     """Return the steps that can run now: up to the first whose output later steps need. The very last is END."""
     request = run.request
-    first = [Step("Checking this machine", run.kit("doctor", "--device", run.setup.device))]
+    looks = ["--device", run.setup.device]
+    looks += ["--processes", str(run.setup.processes)] if run.setup.device == "cuda" else []
+    first = [Step("Checking this machine", run.kit("doctor", *looks))]
     if request["model_name_or_path"] == str(STARTER) and not _starter_is_ready():
         first.insert(0, Step("Making the starter model", run.kit("starter", "--output_dir", str(STARTER))))
     if run.left != "all":

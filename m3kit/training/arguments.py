@@ -14,7 +14,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
 
 from m3kit.errors import KitError
 from m3kit.settings import check_values, trainer_fields
-from m3kit.training.precision import device_to_train_on, settle_precision
+from m3kit.training.device import device_to_train_on, settle_precision
 
 ModelArguments = EncoderOnlyEmbedderM3ModelArguments
 # With every setting of m3kit/settings.py that only the kit's trainer has.
@@ -50,6 +50,8 @@ class TrainingArguments(_WithSettings):
         metadata={"help": "A folder with test data; every eval_steps nDCG@10 is measured on it, and the best kept."},
     )
     logging_steps: float = field(default=1, metadata={"help": "Steps between two lines of the log."})
+    # Half an hour may be less than an evaluation on a CPU, or a checkpoint on a slow disk, for which the others wait.
+    ddp_timeout: int = field(default=7200, metadata={"help": "Seconds that a process waits for the others."})
     # One line a step says more than a bar, and can be read in a file.
     disable_tqdm: bool | None = field(default=True, metadata={"help": "No progress bar."})
 

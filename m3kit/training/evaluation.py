@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,33 +12,23 @@ from FlagEmbedding.abc.inference import AbsEmbedder
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3ModelForInference
 from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
-from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.encode import Encoder, EncodeSettings, probed_once
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.metrics import HEADLINE
 from m3kit.evaluation.models import ModelFolder
 from m3kit.evaluation.retrieval import retrieve
+from m3kit.evaluation.sample import sample
 from m3kit.evaluation.vectors import Vectors
 from m3kit.training.model import M3Model
-
-# Enough to tell checkpoints apart, and a minute on a GPU at bge-m3's size. What is left out is said; the evaluation
-# after the training is on everything.
-MAX_QUERIES, MAX_PASSAGES = 200, 2000
 
 
 class HeldOut:
     """Test data, a sample of it where it is large, and the one figure by which the best checkpoint is chosen."""
 
     def __init__(self, folder: str, settings: EncodeSettings, seed: int) -> None:
-        data = read_eval_folder(Path(folder))
-        self.settings, self.tasks = settings, {name: task.quick for name, task in data.tasks.items()}
-        self.retrieval = _sample(data.retrieval, seed) if data.retrieval else None
-        self.says = f"Evaluation while training: with {folder}"
-        if self.retrieval and data.retrieval and self.retrieval is not data.retrieval:
-            self.says += (
-                f" ({len(self.retrieval.queries):,} of {len(data.retrieval.queries):,} queries and "
-                f"{len(self.retrieval.passages):,} of {len(data.retrieval.passages):,} passages)"
-            )
+        data, told = sample(read_eval_folder(Path(folder)), seed)
+        self.settings, self.retrieval, self.tasks = settings, data.retrieval, data.tasks
+        self.says = f"Evaluation while training: with {folder}" + (f" ({told})" if told else "")
 
     def measure(self, model: M3Model, tokenizer, autocast) -> dict[str, float]:
         """nDCG@10 of each score and the figure of each task, by names such as ``hybrid_nDCG@10``."""
@@ -67,27 +56,6 @@ class HeldOut:
         return {"sts": "sts_Spearman", "classification": "classification_nearest label"}.get(
             next(iter(self.tasks)), "clustering_V-measure"
         )
-
-
-def _sample(data: EvalData, seed: int) -> EvalData:
-    """At most MAX_QUERIES queries, with all that is relevant to them among MAX_PASSAGES passages."""
-    if len(data.queries) <= MAX_QUERIES and len(data.passages) <= MAX_PASSAGES:
-        return data
-    random = np.random.default_rng(seed)
-
-    def some(keys: list[str], count: int) -> list[str]:
-        return [keys[number] for number in sorted(random.permutation(len(keys))[: max(count, 0)])]
-
-    queries = some(list(data.queries), MAX_QUERIES)
-    judged = {passage for query in queries for passage in data.qrels[query]}
-    others = some([key for key in data.passages if key not in judged], MAX_PASSAGES - len(judged))
-    kept = judged.union(others)
-    return replace(
-        data,
-        queries={key: data.queries[key] for key in queries},
-        passages={key: text for key, text in data.passages.items() if key in kept},
-        qrels={key: data.qrels[key] for key in queries},
-    )
 
 
 class LiveEncoder(Encoder):
@@ -136,7 +104,8 @@ class LiveEmbedder(M3Embedder):
                 tokenizer=tokenizer,
                 sentence_pooling_method=settings.pooling_method,
                 normalize_embeddings=settings.normalize_embeddings,
-            )
+            ),
+            "the model in training",
         )
 
     def _convert_to_numpy(self, embeddings: torch.Tensor, device: str | None = None) -> np.ndarray:

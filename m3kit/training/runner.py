@@ -18,9 +18,9 @@ from m3kit.hub import find_model_folder, missing_heads
 from m3kit.progress import cpu_seconds
 from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.attention import set_attention
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
+from m3kit.training.device import set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import is_out_of_memory, ran_out
 from m3kit.training.lora import add_adapters, tell_adapters

@@ -3,7 +3,8 @@
 {
   printf 'torchrun\n'
   printf 'word %s\n' "$@"
-  printf 'environment PYTHONPATH=%s OMP_NUM_THREADS=%s\n' "$PYTHONPATH" "$OMP_NUM_THREADS"
+  printf 'environment PYTHONPATH=%s OMP_NUM_THREADS=%s PYTORCH_CUDA_ALLOC_CONF=%s\n' "$PYTHONPATH" "$OMP_NUM_THREADS" \
+    "${PYTORCH_CUDA_ALLOC_CONF-unset}"
 } >>"$LOG"
 if [[ -n ${FAKE_TRAINING:-} ]]; then
   # As torchrun: it lets its workers save, and exits with 1.
