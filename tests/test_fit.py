@@ -28,23 +28,19 @@ def found(run: Run) -> int:
     return int(re.search(r"sub_batch_tokens (\d+) \(auto\)", run.log.read_text("utf-8"))[1])
 
 
-def room(words, run: str = "measured") -> float:
-    raise NotImplementedError
-
-
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_batch_is_halved_until_it_fits_and_the_loss_stays(words, processes):
     whole = train(words("whole", sub_batch_tokens=16384), processes)
-    small = train(words("small"), processes, FAKE_CARD="20")
+    small = train(words("small"), processes, FAKE_CARD="18")
     assert found(small) < 16384
     assert losses(small.output) == pytest.approx(losses(whole.output), rel=1e-4)
 
 
 def test_what_never_fits_is_told_with_a_cure(words):
-    run = Run(words(), FAKE_CARD="3")
+    run = Run(words(), FAKE_CARD="11")
     assert run.wait() == [1]
     told = run.log.read_text("utf-8").strip().split("\n")[-1]
-    assert "not even one text" in told and "--lora_rank" in told
+    assert "does not fit" in told and "--lora_rank" in told
 
 
 def test_later_on_the_run_ends_and_the_same_command_goes_on_with_half(words, tmp_path):

@@ -12,6 +12,8 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
+# With fewer, any text is encoded by itself.
+FEWEST = 16
 # Of a GPU's memory, left for what changes from step to step.
 MARGIN = 0.05
 # In a run's folder: what a later run begins with, where one ran out of memory on the way.
@@ -27,7 +29,7 @@ def fit(trainer) -> str | None:
 
     ``auto`` on a GPU: each data set's heaviest batch goes forward and backward, its gradients are thrown away, and on
     out-of-memory the number is halved. All processes take the smallest number that any of them finds.
-    Raises ``KitError``, in all of them, where not even the longest text fits into one.
+    Raises ``KitError``, in all of them, where a batch does not fit even when its texts are encoded one by one.
     """
     args = trainer.args
     if args.sub_batch_tokens != "auto":
@@ -37,13 +39,13 @@ def fit(trainer) -> str | None:
     if not _can_run_out(args.device):
         _use(trainer, tokens)
         return None
-    tokens, longest = _largest_that_fits(trainer, tokens)
+    tokens = _largest_that_fits(trainer, tokens)
     if args.world_size > 1:
         agreed = torch.tensor(tokens, device=args.device)
         dist.all_reduce(agreed, dist.ReduceOp.MIN)
         tokens = int(agreed)
     if not tokens:
-        raise KitError(f"out of memory: not even one text of {longest} tokens fits with its batch; {CURES}")
+        raise KitError(f"out of memory: a batch does not fit, even encoded text by text; {CURES}")
     _use(trainer, tokens)
     return f"Memory: sub_batch_tokens {tokens} (auto): the heaviest batches fit"
 
@@ -72,6 +74,11 @@ def _can_run_out(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+def _memory_of(device: torch.device) -> int:
+    """Bytes, free or not."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
+
+
 def _noted(output_dir: Path) -> int | None:
     try:
         return int((output_dir / NOTE).read_text("utf-8"))
@@ -83,28 +90,34 @@ def _use(trainer, tokens: int) -> None:
     trainer.model.sub_batch_tokens = trainer.data_collator.sub_batch_tokens = tokens
 
 
-def _largest_that_fits(trainer, tokens: int) -> tuple[int, int]:
-    """(the number of tokens, or 0 where none fits; the longest text's tokens)."""
+def _largest_that_fits(trainer, tokens: int) -> int:
+    """0 where none fits."""
     items = trainer.train_dataset.heaviest()
-    while True:
+    while tokens >= FEWEST:
         _use(trainer, tokens)
-        longest = 0
-        try:
-            kept = _reserve(trainer)
-            for item in items:
-                longest = max(longest, _try(trainer, item))
-            del kept
-            return tokens, longest
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        # Here the error is gone, and with it the frames that held the tensors.
+        if _fits(trainer, items):
+            return tokens
+        # Here the error is gone, and with it the frames that held the tensors. What autograd had still to do goes with
+        # the next backward of this thread.
+        (torch.zeros(1, requires_grad=True) * 1).backward()
         gc.collect()
         if trainer.args.device.type == "cuda":
             torch.cuda.empty_cache()
-        if tokens <= longest or tokens <= 64:
-            return 0, longest
         tokens //= 2
+    return 0
+
+
+def _fits(trainer, items: list) -> bool:
+    try:
+        reserve = _reserve(trainer)
+        for item in items:
+            _try(trainer, item)
+        del reserve
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        return False
+    return True
 
 
 def _reserve(trainer) -> torch.Tensor:
@@ -113,12 +126,12 @@ def _reserve(trainer) -> torch.Tensor:
     trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
     states = trainer.optimizer.state.values() if trainer.optimizer else ()
     there = sum(value.nbytes for state in states for value in state.values() if isinstance(value, torch.Tensor))
-    margin = MARGIN * torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else 0
-    return torch.empty(max(0, 8 * trained - there) + int(margin), dtype=torch.uint8, device=device)
+    margin = int(MARGIN * _memory_of(device))
+    return torch.empty(max(0, 8 * trained - there) + margin, dtype=torch.uint8, device=device)
 
 
-def _try(trainer, item) -> int:
-    """Forward and backward of a batch by this process alone; the model stays as it is. The longest text's tokens."""
+def _try(trainer, item) -> None:
+    """Forward and backward of a batch by this process alone; the model stays as it is."""
     model, device = trainer.model, trainer.args.device
     inputs = trainer._prepare_inputs(trainer.data_collator([item]))
     crossed, step = model.negatives_cross_device, model.step
@@ -133,5 +146,3 @@ def _try(trainer, item) -> int:
             torch.autograd.grad(loss, trained, allow_unused=True)
     finally:
         model.negatives_cross_device, model.step = crossed, step
-    parts = [part for side in ("queries", "passages") for part in inputs[side]]
-    return max(part["input_ids"].shape[1] for part in parts)
