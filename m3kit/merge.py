@@ -83,9 +83,6 @@ def merge(models: Sequence[Path], weights: Sequence[float], output_dir: Path) ->
     One model's tensors are read at a time, so about one model of memory is needed. Raises ``KitError`` where the models
     differ in more than their numbers, and where ``output_dir`` holds anything but an earlier merge.
     """
-    import torch
-    from safetensors.torch import save_file
-
     check_weights(len(models), weights)
     _check_alike(models)
     _check_output(models, output_dir)
@@ -96,10 +93,10 @@ def merge(models: Sequence[Path], weights: Sequence[float], output_dir: Path) ->
         new.mkdir()
         _copy_files(files_of, new)
         encoders = [next((folder / name for name in WEIGHTS if (folder / name).is_file()), None) for folder in models]
-        save_file(_mean(models, encoders, weights, files_of), new / WEIGHTS[0], metadata={"format": "pt"})
+        write_tensors(_mean(models, encoders, weights, files_of), new / WEIGHTS[0])
         shutil.copymode(new / CONFIG, new / WEIGHTS[0])  # else for its owner alone
         for head in HEADS if not missing_heads(models[0]) else ():
-            torch.save(_mean(models, [folder / head for folder in models], weights, files_of), new / head)
+            write_tensors(_mean(models, [folder / head for folder in models], weights, files_of), new / head)
         encoding = asdict(trained_encoding(files_of, {}))
         encoding["sentence_pooling_method"] = encoding.pop("pooling_method")  # as a run.json has it
         record = {
@@ -170,7 +167,7 @@ def _mean(
     names: list[set[str]] = []
     for folder, file, weight in zip(models, files, weights, strict=True):
         names.append(set())
-        for name, tensor in _tensors(folder, file):
+        for name, tensor in read_tensors(folder, file):
             if not tensor.is_floating_point() or name.startswith(POOLER):
                 if folder == rest_of:
                     rest[name] = tensor.float() if tensor.is_floating_point() else tensor
@@ -188,7 +185,7 @@ def _mean(
     return total | rest
 
 
-def _tensors(folder: Path, file: Path | None) -> Iterator[tuple[str, Tensor]]:
+def read_tensors(folder: Path, file: Path | None) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a file by name, one in memory at a time."""
     from pickle import UnpicklingError
 
@@ -206,3 +203,13 @@ def _tensors(folder: Path, file: Path | None) -> Iterator[tuple[str, Tensor]]:
             yield from torch.load(file, map_location="cpu", weights_only=True).items()
     except (OSError, RuntimeError, ValueError, EOFError, UnpicklingError, SafetensorError) as error:
         raise KitError(f"{file} cannot be read ({error}); copy or train the model again") from error
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    if "safetensors" in path.name:
+        save_file(tensors, path, metadata={"format": "pt"})
+    else:
+        torch.save(tensors, path)

@@ -116,17 +116,14 @@ def collate_sorted(model: M3Model, rows: Rows, tokens: int, alone: bool = False,
 
 
 def load(cls, folder: Path, dtype: torch.dtype = torch.float32, **settings):
-    """A model to train, without dropout. What FlagEmbedding's model takes no argument for becomes an attribute."""
+    """A model to train, without dropout. FlagEmbedding's gets what it has an argument for."""
     settings = SETTINGS | settings
     taken = inspect.signature(EncoderOnlyEmbedderM3Model).parameters
-    model = EncoderOnlyEmbedderM3Model(
+    model = cls(
         EncoderOnlyEmbedderM3Runner.get_model(str(folder)),
         tokenizer=AutoTokenizer.from_pretrained(folder),
-        **{name: value for name, value in settings.items() if name in taken},
+        **{name: value for name, value in settings.items() if cls is M3Model or name in taken},
     )
-    model.__class__ = cls
-    for name in settings.keys() - taken.keys():
-        setattr(model, name, settings[name])
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -119,9 +119,7 @@ def test_no_batch_holds_a_text_twice_and_no_row_comes_twice_in_a_pass(run):
 
 @FEW
 @given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 3), st.sampled_from([1, 2, 64]))
-def test_rows_without_a_text_in_common_all_come_once_an_epoch_but_for_the_rest(
-    count, batch_size, processes, block
-):
+def test_rows_without_a_text_in_common_all_come_once_an_epoch_but_for_the_rest(count, batch_size, processes, block):
     check_run((told_apart(native(max(count, processes))), batch_size, processes, block))
 
 

@@ -9,8 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from m3kit.training import scores
+from m3kit.training.collator import NO_ID
 from m3kit.training.model import M3Model
-from m3kit.training.scores import Part, Texts, as_one_part, colbert_scores, sparse_scores
+from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_texts, sparse_scores
 
 VOCABULARY = 30
 
@@ -27,21 +28,23 @@ def some_texts(count: int, most_tokens: int, seed: int, part_sizes: list[int], o
         weights = torch.randn(mask.shape, generator=chance, dtype=torch.float64).relu() * mask * (ids > 0)
         colbert = torch.randn(*mask[:, 1:].shape, 4, generator=chance, dtype=torch.float64) + offset
         colbert = colbert * mask[:, 1:, None]
-        parts.append(Part(places, ids, mask, weights.requires_grad_(), colbert.requires_grad_()))
-    return Texts(torch.zeros(count, 2, dtype=torch.float64), parts)
+        tokens = mask[:, 1:].flatten().nonzero().squeeze(1)
+        dense = torch.zeros(len(places), 2, dtype=torch.float64)
+        parts.append(Part(places, ids, mask, tokens, dense, weights.requires_grad_(), colbert.requires_grad_()))
+    words = torch.cat([part.ids[part.ids > 0] for part in parts] + [torch.tensor([NO_ID])]).unique()
+    return make_texts(parts, words)
 
 
 def of_all(q: Texts, p: Texts) -> dict[str, torch.Tensor]:
     """(B, N) of each kind, as FlagEmbedding computes them, from texts that are padded to the longest."""
-    q, p = (as_one_part(texts, texts.longest) for texts in (q, p))
+    ids, mask, weights = ([joined(one, name, one.longest) for one in (q, p)] for name in ("ids", "mask", "weights"))
     sparse = [
-        torch.zeros(*side.ids.shape, VOCABULARY, dtype=torch.float64)
-        .scatter(-1, side.ids[..., None], side.weights[..., None])
-        .amax(1)
-        for side in (q, p)
+        torch.zeros(*ids.shape, VOCABULARY, dtype=torch.float64).scatter(-1, ids[..., None], weights[..., None]).amax(1)
+        for ids, weights in zip(ids, weights, strict=True)
     ]
-    products = torch.einsum("qin,pjn->qipj", q.colbert, p.colbert)
-    colbert = products.amax(-1).sum(1) / q.mask[:, 1:].sum(-1, keepdim=True)
+    vectors = [joined(one, "colbert", one.longest - 1) for one in (q, p)]
+    products = torch.einsum("qin,pjn->qipj", *vectors)
+    colbert = products.amax(-1).sum(1) / mask[0][:, 1:].sum(-1, keepdim=True)
     return {"sparse": sparse[0] @ sparse[1].T, "colbert": colbert}
 
 

@@ -10,7 +10,7 @@ from equivalence import collate, load, losses_and_gradients, make_rows
 
 from m3kit.errors import KitError
 from m3kit.training.arguments import TrainingArguments
-from m3kit.training.losses import candidate_loss, teacher_probabilities
+from m3kit.training.losses import candidate_loss, teacher_targets
 from m3kit.training.model import M3Model
 
 # ln 2 apart: each is twice as likely as the one before.
@@ -34,14 +34,14 @@ LN2 = math.log(2)
 )
 def test_probabilities_of_a_teacher(scores, settings, expected):
     # Beside another row, to which nothing of it may go over.
-    found = teacher_probabilities(torch.tensor([scores, [100.0] + [0.0] * (len(scores) - 1)]), **settings)
+    found = teacher_targets(torch.tensor([scores, [100.0] + [0.0] * (len(scores) - 1)]), **settings)
     assert found[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_loss_with_a_sharpened_teacher():
     """kl_div here is the cross-entropy of the teacher's probabilities, beside the contrastive loss."""
     scores = torch.tensor([[LN2, 0.0]])  # of the student: 2/3 and 1/3
-    teacher = teacher_probabilities(torch.tensor([[0.0, LN2]]), temperature=0.5)  # 1/5 and 4/5
+    teacher = teacher_targets(torch.tensor([[0.0, LN2]]), temperature=0.5)  # 1/5 and 4/5
     expected = -(0.2 * math.log(2 / 3) + 0.8 * math.log(1 / 3)) - math.log(2 / 3)
     assert candidate_loss(scores, 2, teacher, "kl_div").item() == pytest.approx(expected, abs=1e-6)
 

@@ -49,20 +49,16 @@ def merged(encoder: PreTrainedModel) -> PreTrainedModel:
     The live weights stay as they are: adding and taking away again would round them. In 16 bits most of what was
     learned would be rounded away.
     """
-    layers = {name: module for name, module in encoder.named_modules() if isinstance(module, LoraLayer)}
-    if not layers:
+    if not _adapters(encoder):
         return encoder
-    state = {
-        name.replace(".base_layer.", "."): (value.float() if value.is_floating_point() else value).cpu()
-        for name, value in encoder.state_dict().items()
-        if ".lora_" not in name
-    }
-    for name, layer in layers.items():
-        layer = copy.deepcopy(layer).cpu().float()
-        layer.merge()
-        state[f"{name}.weight"] = layer.base_layer.weight.detach()
     with torch.device("meta"):
         plain = type(encoder)(copy.deepcopy(encoder.config))
+    state = {name.replace(".base_layer.", "."): value for name, value in encoder.state_dict().items()}
+    state = {name: value.cpu().float() if value.is_floating_point() else value.cpu() for name, value in state.items()}
+    for name, layer in encoder.named_modules():
+        if isinstance(layer, LoraLayer):
+            up, down = (state.pop(f"{name}.lora_{side}.default.weight") for side in "BA")
+            state[f"{name}.weight"] = state[f"{name}.weight"] + layer.scaling["default"] * (up @ down)
     plain.load_state_dict(state, assign=True)
     return plain
 

@@ -9,16 +9,12 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from FlagEmbedding.abc.finetune.embedder import AbsEmbedderModel
 from torch import Tensor
 
 # Of what graded pairs score: 1 divided by the temperature of CoSENT.
 COSENT_SCALE = 20.0
 # As in FlagEmbedding: sparse scores are by far the largest before they are trained.
 SPARSE_WEIGHT = 0.1
-
-
-distill_loss = AbsEmbedderModel.distill_loss
 
 
 def reach(values: Tensor, share: float) -> Tensor:
@@ -29,12 +25,7 @@ def reach(values: Tensor, share: float) -> Tensor:
     return kept + share * (values - kept) if share else kept
 
 
-def own_group(scores: Tensor, group_size: int) -> Tensor:
-    """(rows, G): of each row the scores of its own group."""
-    return scores.gather(1, _positives(scores, group_size)[:, None] + torch.arange(group_size, device=scores.device))
-
-
-def teacher_probabilities(scores: Tensor, temperature: float = 1.0, normalisation: str = "none") -> Tensor:
+def teacher_targets(scores: Tensor, temperature: float = 1.0, normalisation: str = "none") -> Tensor:
     """Raw teacher scores (rows, G) as probabilities of the passages of each row's group: a softmax at a temperature.
 
     ``normalisation`` makes rows, and teachers, alike in scale first: ``zscore`` gives each row mean 0 and (population)
@@ -52,20 +43,31 @@ def teacher_probabilities(scores: Tensor, temperature: float = 1.0, normalisatio
 def candidate_loss(scores: Tensor, group_size: int, teacher: Tensor | None, kd_loss_type: str) -> Tensor:
     """The contrastive loss; with ``teacher``, (rows, G) of probabilities, what a row's group is to be scored like.
 
-    ``kl_div`` adds the teacher's loss to the contrastive one, ``m3_kd_loss`` takes the place of it.
+    ``kl_div`` adds the cross-entropy with the teacher, within the group, to the contrastive loss. ``m3_kd_loss`` takes
+    the place of it: each passage of the group in turn is the positive, weighted by the teacher, among all candidates
+    but those of the group before it. (FlagEmbedding's fails where the candidates are the group alone.)
     """
+    rows, candidates = scores.shape
+    first = torch.arange(rows, device=scores.device) * (group_size if candidates == rows * group_size else 0)
+    group = first[:, None] + torch.arange(group_size, device=scores.device)
     if teacher is None:
-        return F.cross_entropy(scores, _positives(scores, group_size))
-    if kd_loss_type == "m3_kd_loss":
-        return distill_loss("m3_kd_loss", teacher, _beside_no_other(scores, group_size), group_size)
-    distilled = distill_loss(kd_loss_type, teacher, own_group(scores, group_size))
-    return distilled + F.cross_entropy(scores, _positives(scores, group_size))
+        return F.cross_entropy(scores, first)
+    teacher = teacher.to(scores.dtype)
+    if kd_loss_type == "kl_div":
+        return F.cross_entropy(scores.gather(1, group), teacher) + F.cross_entropy(scores, first)
+    if kd_loss_type != "m3_kd_loss":
+        raise ValueError(f"Invalid kd_loss_type: {kd_loss_type}")
+    loss = scores.new_zeros(())
+    for positive, probability in zip(group.unbind(1), teacher.unbind(1), strict=True):
+        loss = loss + (probability * F.cross_entropy(scores, positive, reduction="none")).mean()
+        scores = scores.scatter(1, positive[:, None], torch.finfo(scores.dtype).min)
+    return loss
 
 
 def self_distill_loss(scores: dict[str, Tensor]) -> Tensor:
     """Each kind of score learns from all candidates' ensemble scores; a third, as it is added to the other losses."""
     targets = scores["ensemble"].detach().softmax(dim=-1)
-    dense, sparse, colbert = (distill_loss("kl_div", targets, scores[name]) for name in ("dense", "sparse", "colbert"))
+    dense, sparse, colbert = (F.cross_entropy(scores[name], targets) for name in ("dense", "sparse", "colbert"))
     return (dense + SPARSE_WEIGHT * sparse + colbert) / 3
 
 
@@ -89,22 +91,3 @@ def total_loss(parts: dict[str, Tensor]) -> Tensor:
     if "self_distill" in parts:
         loss = (loss + parts["self_distill"]) / 2
     return loss
-
-
-def _positives(scores: Tensor, group_size: int) -> Tensor:
-    """(rows,): the column of each row's positive, at which its group begins."""
-    rows, candidates = scores.shape
-    return torch.arange(rows, device=scores.device) * (group_size if candidates == rows * group_size else 0)
-
-
-def _beside_no_other(scores: Tensor, group_size: int) -> Tensor:
-    """Groups alone, (B, G), as a matrix of all groups, (B, B·G), in which those of other rows have no weight.
-
-    FlagEmbedding's m3_kd_loss looks for row i's group from column i·G on, which is past the end of a group alone: an
-    IndexError. A score of -inf has no share in a softmax, and gets no gradient.
-    """
-    rows, candidates = scores.shape
-    if candidates == rows * group_size:
-        return scores
-    own = torch.eye(rows, dtype=torch.bool, device=scores.device).repeat_interleave(group_size, dim=1)
-    return scores.repeat(1, rows).masked_fill(~own, -torch.inf)

@@ -6,19 +6,19 @@ in what was not. Which share is best costs no training to find out, only an eval
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model, EncoderOnlyEmbedderM3Runner
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
 from m3kit.hub import HEADS, missing_heads
+from m3kit.merge import POOLER, WEIGHTS, read_tensors, write_tensors
 
-WEIGHTS = "model.safetensors"
-PARTS = ("model", "colbert_linear", "sparse_linear")
+# The parts of a model, and the files of a saved one that hold them.
+FILES = {"model": WEIGHTS[0], **{head.removesuffix(".pt"): head for head in HEADS}}
 
 
 class Mixture:
@@ -28,34 +28,32 @@ class Mixture:
     """
 
     def __init__(self, base: Path, tuned: Path, tokenizer, device: torch.device, **encoding) -> None:
-        modules = EncoderOnlyEmbedderM3Runner.get_model(str(tuned))
-        own = EncoderOnlyEmbedderM3Runner.get_model(str(base))
-        parts = PARTS[:1] if missing_heads(base) or missing_heads(tuned) else PARTS
+        modules, own = (EncoderOnlyEmbedderM3Runner.get_model(str(folder)) for folder in (tuned, base))
+        self._parts = list(FILES)[: 1 if missing_heads(base) or missing_heads(tuned) else None]
         self.model = EncoderOnlyEmbedderM3Model(modules, tokenizer=tokenizer, **encoding).to(device).float().eval()
-        self._base = {name: tensor.to(device) for name, tensor in _weights(own, parts).items()}
-        self._mixed = _weights(modules, parts)
-        self._tuned = {name: tensor.clone() for name, tensor in self._mixed.items()}
+        # (part, name) → the parameter, and its numbers in base and tuned model.
+        self._mixed = {}
+        for part in self._parts:
+            base_values = dict(own[part].named_parameters())
+            for name, mixed in modules[part].named_parameters():
+                if not name.startswith(POOLER):  # it serves no score, and not all have one
+                    self._mixed[part, name] = (mixed.data, base_values[name].data.to(mixed), mixed.data.clone())
 
-    @torch.no_grad()
     def set(self, share: float) -> None:
-        for name, tensor in self._mixed.items():
-            tensor.copy_(torch.lerp(self._base[name].to(tensor.dtype), self._tuned[name], share))
+        for mixed, base, tuned in self._mixed.values():
+            mixed.copy_(torch.lerp(base, tuned, share))
 
     def save(self, folder: Path) -> None:
         """Put the mixture's weights in the place of those in a model's folder; each file is renamed into place."""
-        saved = load_file(folder / WEIGHTS)
-        names = {name.removeprefix("model."): tensor for name, tensor in self._mixed.items()}
-        mixed = {name: names[name].to("cpu", saved[name].dtype) if name in names else saved[name] for name in saved}
-        _replace(folder / WEIGHTS, lambda path: save_file(mixed, path, metadata={"format": "pt"}))
-        for head in HEADS:
-            part = head.removesuffix(".pt")
-            found = {
-                name.removeprefix(f"{part}."): tensor.cpu()
-                for name, tensor in self._mixed.items()
-                if name.startswith(f"{part}.")
-            }
-            if found:
-                _replace(folder / head, partial(torch.save, found))
+        for part in self._parts:
+            path, new = folder / FILES[part], folder / f".{FILES[part]}.tmp"
+            tensors = dict(read_tensors(folder, path))
+            for name, saved in tensors.items():
+                if (part, name) in self._mixed:
+                    tensors[name] = self._mixed[part, name][0].to("cpu", saved.dtype)
+            write_tensors(tensors, new)
+            shutil.copymode(path, new)
+            new.replace(path)
 
 
 def best_share(measured: dict[float, float]) -> float:
@@ -71,20 +69,3 @@ def measure_shares(
         mixture.set(share)
         found[share] = measure(mixture.model)
     return found
-
-
-def _weights(modules: dict[str, nn.Module], parts: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors themselves, by names such as model.encoder.…; the pooler serves no score, and not all have one."""
-    return {
-        f"{part}.{name}": tensor.data
-        for part in parts
-        for name, tensor in modules[part].named_parameters()
-        if not name.startswith("pooler.")
-    }
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    write(temporary)
-    temporary.chmod(path.stat().st_mode)
-    temporary.replace(path)

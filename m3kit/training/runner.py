@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
+from transformers import AutoTokenizer
 
 from m3kit.errors import KitError
 from m3kit.evaluation.encode import EncodeSettings
@@ -25,7 +26,7 @@ from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import is_out_of_memory, ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
-from m3kit.training.model import M3Model
+from m3kit.training.model import MODEL_SETTINGS, M3Model
 from m3kit.training.run_record import RunRecord, claim_output_dir
 from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
@@ -57,28 +58,35 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         super().__init__(model_args, data_args, training_args)
 
     def load_tokenizer_and_model(self):
-        name, cache_dir = self.model_args.model_name_or_path, self.model_args.cache_dir
-        self.model_args.model_name_or_path = str(find_model_folder(name, cache_dir, self.model_args.token))
-        if self.training_args.unified_finetuning:
-            _tell_heads(self.model_args.model_name_or_path)
-        tokenizer, model = super().load_tokenizer_and_model()
-        # FlagEmbedding names its class in the middle of this method; what the subclass adds has defaults in the class.
-        model.__class__ = M3Model
-        model.unified_negatives_cross_device = self.training_args.unified_negatives_cross_device
-        model.dense_temperature = self.training_args.dense_temperature
-        model.heads_reach = self.training_args.heads_reach
-        model.teacher_temperature = self.training_args.teacher_temperature
-        model.teacher_normalisation = self.training_args.teacher_normalisation
+        """As FlagEmbedding does, with the kit's model and what is frozen in it. Raises ``KitError`` without a model."""
+        model_args, args = self.model_args, self.training_args
+        folder = str(find_model_folder(model_args.model_name_or_path, model_args.cache_dir, model_args.token))
+        model_args.model_name_or_path, remote_code = folder, model_args.trust_remote_code
+        if args.unified_finetuning:
+            _tell_heads(folder)
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, use_fast=model_args.use_fast_tokenizer, trust_remote_code=remote_code
+        )
+        model = M3Model(
+            self.get_model(folder, remote_code, model_args.colbert_dim),
+            tokenizer=tokenizer,
+            **{name: getattr(args, name) for name in MODEL_SETTINGS},
+        )
+        if args.gradient_checkpointing:
+            model.enable_input_require_grads()
+        for name, parameter in model.named_parameters():
+            fixed = args.fix_position_embedding and "position_embeddings" in name
+            if fixed or (args.fix_encoder and not name.startswith(("colbert_linear.", "sparse_linear."))):
+                parameter.requires_grad_(False)
         # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
         if getattr(model.model, "pooler", None) is not None:
             model.model.pooler.requires_grad_(False)
-        if self.training_args.freeze_word_embeddings:
+        if args.freeze_word_embeddings:
             model.model.get_input_embeddings().requires_grad_(False)
         # A base that was saved in 16 bits is loaded in 16, in which small steps are lost and fp16 cannot be unscaled.
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
             model.float()
-        args = self.training_args
         told = [
             args.precision_told,
             set_attention(model.model, args.attn_implementation, args.device.type, args.precision),
