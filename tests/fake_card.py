@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from m3kit.training import fit
 
 
 class FakeCard(TorchDispatchMode):
-    """``size``: megabytes, or a file that holds them and may be written anew while training runs."""
+    """``size``: megabytes, one number for each process, or a file that holds them and may change while training runs."""
 
     def __init__(self, size: str) -> None:
         super().__init__()
@@ -24,13 +25,16 @@ class FakeCard(TorchDispatchMode):
 
     @property
     def room(self) -> float:
-        return 1e6 * float(self.size if self.size.replace(".", "").isdigit() else Path(self.size).read_text())
+        sizes = Path(self.size).read_text() if self.size.startswith("/") else self.size
+        return 1e6 * float(sizes.split()[int(os.environ.get("RANK", "0"))])
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        for tensor in tree_leaves(result):
-            if isinstance(tensor, torch.Tensor):
-                self._count(tensor.untyped_storage())
+        # A view of the weights, which were there before, is nothing new.
+        given = {tensor.untyped_storage()._cdata for tensor in _tensors((args, kwargs))}
+        for tensor in _tensors(result):
+            if (storage := tensor.untyped_storage())._cdata not in given:
+                self._count(storage)
         if self.held > self.room:
             raise torch.OutOfMemoryError(f"{self.held / 1e6:.1f} of {self.room / 1e6:.1f} MB are taken")
         return result
@@ -44,3 +48,7 @@ class FakeCard(TorchDispatchMode):
     def _free(self, key: int, size: int) -> None:
         self._known.discard(key)
         self.held -= size
+
+
+def _tensors(values) -> list[torch.Tensor]:
+    return [value for value in tree_leaves(values) if isinstance(value, torch.Tensor)]

@@ -25,14 +25,16 @@ def words(starter, rows, tmp_path):
 
 def found(run: Run) -> int:
     """The tokens that were found to fit."""
-    return int(re.search(r"sub_batch_tokens (\d+) \(auto\)", run.log.read_text("utf-8"))[1])
+    return int(re.findall(r"sub_batch_tokens (\d+) \(auto\)", run.log.read_text("utf-8"))[-1])
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_a_batch_is_halved_until_it_fits_and_the_loss_stays(words, processes):
+# Weights and gradients of the starter model take 5 MB, Adam 9 more; between processes gradients another 4.
+@pytest.mark.parametrize(("processes", "sizes"), [(1, "18"), (2, "60 27")])
+def test_a_batch_is_halved_until_it_fits_and_the_loss_stays(words, processes, sizes):
+    """Of two processes both halve, though one alone has little room."""
     whole = train(words("whole", sub_batch_tokens=16384), processes)
-    small = train(words("small"), processes, FAKE_CARD="18")
-    assert found(small) < 16384
+    small = train(words("small"), processes, FAKE_CARD=sizes)
+    assert found(small) < 1024
     assert losses(small.output) == pytest.approx(losses(whole.output), rel=1e-4)
 
 
