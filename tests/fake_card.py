@@ -14,7 +14,7 @@ from m3kit.training import fit
 
 
 class FakeCard(TorchDispatchMode):
-    """``size``: megabytes, one number for each process, or a file that holds them and may change while training runs."""
+    """``size``: megabytes, a number for each process, or a file that holds them and may change while training runs."""
 
     def __init__(self, size: str) -> None:
         super().__init__()

@@ -186,18 +186,6 @@ def test_a_record_is_kept_from_start_to_end(tmp_path):
     assert names(tmp_path) == ["run.json"]
 
 
-@pytest.mark.parametrize("from_step", [None, 40])
-def test_what_a_run_found_out_is_there_for_the_next_one_of_the_folder(tmp_path, from_step):
-    """From a checkpoint or, before there was one, begun anew."""
-    RunRecord(tmp_path, SETTINGS | {"sub_batch_tokens": "auto"}, DATA, 1).update(sub_batch_tokens=8192, base={"a": 1})
-    for asked in ("auto", 4096):
-        record = RunRecord(tmp_path, SETTINGS | {"sub_batch_tokens": asked}, DATA, 1, from_step)
-        assert record.entries["sub_batch_tokens"] == read_record(tmp_path)["sub_batch_tokens"] == 8192
-        assert record.entries["settings"]["sub_batch_tokens"] == asked
-        assert ("base" in record.entries) == bool(from_step)
-    assert record.changed == (["sub_batch_tokens 4096 instead of auto"] if from_step else [])
-
-
 def test_the_seconds_of_all_parts_are_added_up(tmp_path, monkeypatch):
     now = 1000.0
     monkeypatch.setattr(run_record.time, "time", lambda: now)
@@ -245,3 +233,11 @@ def test_a_kill_while_the_record_is_written_leaves_the_old_one(tmp_path, monkeyp
     assert read_record(tmp_path)["status"] == "running"
     record.stop(time.ctime())
     assert names(tmp_path) == ["run.json"]
+
+
+def test_files_of_several_folders_that_are_trained_as_one_are_compared_too(tmp_path):
+    data = [{"path": None, "rows": 3, "digest": "aa"}]
+    RunRecord(tmp_path, SETTINGS, data, 1)
+    assert RunRecord(tmp_path, SETTINGS, data, 1, from_step=1).changed == []
+    with pytest.raises(KitError, match="all training data had 3 rows"):
+        RunRecord(tmp_path, SETTINGS, [{**data[0], "rows": 4}], 1, from_step=1)

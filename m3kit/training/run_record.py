@@ -26,8 +26,6 @@ logger = logging.getLogger(__name__)
 
 PACKAGES = ("FlagEmbedding", "torch", "transformers", "accelerate", "datasets", "deepspeed", "sentence-transformers")
 RECORD = "run.json"
-# What a run found out about its machine: kept where it begins anew, before its first checkpoint.
-FOUND_OUT = ("sub_batch_tokens",)
 # Where a run is kept and what is told about it, and what other settings say too: no word of it when these differ.
 UNSAID = """output_dir overwrite_output_dir resume_from_checkpoint run_name local_rank log_* hub_* push_to_hub* project
     trackio_* activation_checkpointing* do_* debug skip_memory_metrics precision""".split()
@@ -39,7 +37,7 @@ FREE = """logging_* save_* *eval_* include_for_metrics prediction_loss_only repo
 # What a run leaves beside its checkpoints: deleted when it is to be overwritten; nothing else ever is. The record is
 # the last, so that a kill in the middle leaves a folder that is still known.
 LEFT_BY_A_RUN = """model.safetensors colbert_linear.pt sparse_linear.pt metrics.json hybrid.json report.html plots runs
-    train_log.jsonl train.log run.json""".split()
+    train_log.jsonl train.log .sub_batch_tokens run.json""".split()
 OVERWRITE = "give --overwrite_output_dir True to delete that run and train anew"
 
 
@@ -147,8 +145,8 @@ class RunRecord:
         # What is compared with a record must have gone the same way as it.
         before, now = read_record(output_dir) or {}, json.loads(json.dumps(now, default=str))
         if from_step is None:
-            before = {name: before[name] for name in FOUND_OUT if name in before}
-            self.entries = {"started": _now(), **now, **before}
+            before = {}
+            self.entries = {"started": _now(), **now}
         else:
             self.changed = _compare(output_dir, before, now)
             before.pop("reason", None)
@@ -247,6 +245,6 @@ def _rows(data: list[dict[str, Any]]) -> defaultdict[str, list[str]]:
     """By the last two parts of a file's path what it holds: where it lies, or comes in the list, does not count."""
     rows = defaultdict[str, list[str]](list)
     for entry in data:
-        name = "/".join(PurePath(entry["path"]).parts[-2:])
+        name = "/".join(PurePath(entry["path"] or "all training data").parts[-2:])
         rows[name] = sorted([*rows[name], f"{entry['rows']:,} rows (digest {entry.get('digest')})"])
     return rows
