@@ -187,5 +187,5 @@ setup() { make_kit; }
   FAKE_FAILS=doctor run "$MULTI" --output_dir out
   ((status == 3))
   logged 'm3kit doctor --device cuda --processes 2'
-  ! grep -q '^torchrun' "$LOG"
+  run ! grep -q '^torchrun' "$LOG"
 }

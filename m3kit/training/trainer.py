@@ -7,9 +7,10 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, send_to_device
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Trainer
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
@@ -28,6 +29,8 @@ from m3kit.training.train_log import Meter, TrainLog
 
 # Steps that teach nothing are told after so many, and once more at the end.
 FIRST_STEPS = 100
+# Fewer queries in a step are told, with what to give instead.
+FEW_QUERIES = 8
 
 
 class Trainer(EncoderOnlyEmbedderM3Trainer):
@@ -66,6 +69,10 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
             # Of its own, so that starting an epoch draws nothing from the generator of dropout.
             generator=torch.Generator().manual_seed(args.seed),
         )
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """On the device, while the processor goes on; transformers waits for each tensor's copy."""
+        return send_to_device(inputs, self.args.device, non_blocking=self.args.device.type == "cuda")
 
     # ---- A step ----
 
@@ -130,8 +137,12 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
                 self.train_log.say(f"warning: {told}")
 
     def tell_empty_steps(self) -> str | None:
-        args = self.args
-        return tell_empty(self.state.log_history, args.per_device_train_batch_size * args.world_size)
+        return tell_empty(self.state.log_history, self.queries_per_step)
+
+    @property
+    def queries_per_step(self) -> int:
+        """That are one another's negatives: accumulation adds none."""
+        return self.args.per_device_train_batch_size * self.args.world_size
 
     # ---- Evaluating ----
 
@@ -262,8 +273,14 @@ class Steps(TrainerCallback):
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
         told = fit(trainer)
-        if told and trainer.train_log:
-            trainer.train_log.tell(told)
+        if trainer.train_log:
+            if told:
+                trainer.train_log.tell(told)
+            if (queries := trainer.queries_per_step) < FEW_QUERIES:
+                trainer.train_log.say(
+                    f"A step has {queries} queries, and few negatives for each: more learn better, at no more memory. "
+                    "Give --per_device_train_batch_size 32, or --recipe best."
+                )
         trainer.restore_step()
         if trainer.held_out and state.global_step == 0:
             trainer.tell_base(trainer.evaluate())
