@@ -40,6 +40,8 @@ def test_what_is_held_follows_the_settings():
     assert "about 8.4 GiB on each GPU; a card of 16 GB is enough" in told()
     plain, deepspeed = (gib(*words, script="multi", gpus=2) for words in (("--deepspeed", "none"), ()))
     assert gib() < plain < deepspeed
+    offloaded = gib("--deepspeed", str(KIT / "configs" / "ds_zero2_offload.json"), script="multi", gpus=2)
+    assert offloaded < gib() < plain
     assert gib("--lora_rank", "8") < gib("--freeze_word_embeddings", "True") < gib()
 
 

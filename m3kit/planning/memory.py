@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.planning.machine import Setup
@@ -63,8 +64,18 @@ def _held(request: Request, setup: Setup, config: dict) -> int:
         trained = 0  # adapters and heads are small beside the encoder
     elif request.is_on("freeze_word_embeddings"):
         trained -= config["vocab_size"] * config["hidden_size"]
+    if setup.deepspeed and _offloads(setup.deepspeed):
+        return 4 * parameters  # weights and gradients of 16 bits; all else is on the CPU
     if setup.deepspeed:
         # In 16 bits it trains a copy in 32, and makes one more of the gradients.
         return (2 if setup.precision_name in ("fp16", "bf16", "auto") else 4) * parameters + 22 * trained
     # Between processes a second copy of the gradients is sent.
     return 4 * parameters + (16 if setup.processes > 1 else 12) * trained
+
+
+def _offloads(configuration: str) -> bool:
+    try:
+        zero = json.loads(Path(configuration).read_bytes())["zero_optimization"]
+        return zero["offload_optimizer"]["device"] != "none"
+    except (OSError, ValueError, KeyError, TypeError):
+        return False

@@ -140,9 +140,11 @@ def without_cudnn_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether a smaller batch may help; libraries under PyTorch say so in words of their own."""
     from accelerate.utils.memory import should_reduce_batch_size
 
+    if not isinstance(error, RuntimeError):
+        return False
     lacking = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
     return lacking or "STATUS_ALLOC_FAILED" in str(error)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from m3kit.errors import KitError
+from m3kit.training.device import is_out_of_memory
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
@@ -50,16 +51,13 @@ def fit(trainer) -> str | None:
     return f"Memory: sub_batch_tokens {tokens} (auto): the heaviest batches fit"
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    # A CPU's allocator and cuBLAS raise a plain RuntimeError.
-    says = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in says or "can't allocate memory" in says
-
-
 def ran_out(trainer) -> KitError:
     """What to tell where memory ran out after the trial, as when another program takes some; the next run has less."""
     tokens = trainer.model.sub_batch_tokens
     told = f"step {trainer.state.global_step + 1}: out of memory with sub_batch_tokens {tokens}"
+    if not trainer.meter.durations:
+        # The batch fits, so it is the optimizer's step that does not: smaller parts of a batch would not help.
+        return KitError(f"{told}, in the first step; {CURES}")
     if trainer.args.sub_batch_tokens != "auto":
         return KitError(f"{told}; give --sub_batch_tokens auto, or {tokens // 2}, to go on from the last checkpoint")
     (Path(trainer.args.output_dir) / NOTE).write_text(f"{tokens // 2}\n", "utf-8")
@@ -108,6 +106,7 @@ def _largest_that_fits(trainer, tokens: int) -> int:
 
 
 def _fits(trainer, items: list) -> bool:
+    """Whether the batches go forward and backward with all else that training holds."""
     try:
         reserve = _reserve(trainer)
         for item in items:
@@ -126,8 +125,14 @@ def _reserve(trainer) -> torch.Tensor:
     trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
     states = trainer.optimizer.state.values() if trainer.optimizer else ()
     there = sum(value.nbytes for state in states for value in state.values() if isinstance(value, torch.Tensor))
-    margin = int(MARGIN * _memory_of(device))
-    return torch.empty(max(0, 8 * trained - there) + margin, dtype=torch.uint8, device=device)
+    moments = 8 * trained
+    if trainer.is_deepspeed_enabled:
+        zero = trainer.accelerator.state.deepspeed_plugin.deepspeed_config.get("zero_optimization", {})
+        if zero.get("stage", 0) > 0:  # shared out among the processes, or not on this device at all
+            offloads = zero.get("offload_optimizer", {}).get("device", "none") != "none"
+            moments = 0 if offloads else moments // trainer.args.world_size
+    size = max(0, moments - there) + int(MARGIN * _memory_of(device))
+    return torch.empty(size, dtype=torch.uint8, device=device)
 
 
 def _try(trainer, item) -> None:

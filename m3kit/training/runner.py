@@ -21,9 +21,9 @@ from m3kit.training import checkpoints
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.collator import Collator
 from m3kit.training.dataset import SameDatasetTrainDataset
-from m3kit.training.device import set_attention
+from m3kit.training.device import is_out_of_memory, set_attention
 from m3kit.training.evaluation import HeldOut
-from m3kit.training.fit import is_out_of_memory, ran_out
+from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share, measure_shares
 from m3kit.training.model import MODEL_SETTINGS, M3Model
