@@ -51,17 +51,17 @@ def fit(trainer) -> str | None:
     return f"Memory: sub_batch_tokens {tokens} (auto): the heaviest batches fit"
 
 
-def ran_out(trainer) -> KitError:
+def ran_out(trainer) -> str:
     """What to tell where memory ran out after the trial, as when another program takes some; the next run has less."""
     tokens = trainer.model.sub_batch_tokens
     told = f"step {trainer.state.global_step + 1}: out of memory with sub_batch_tokens {tokens}"
     if trainer.args.sub_batch_tokens != "auto":
-        return KitError(f"{told}; give --sub_batch_tokens auto, or {tokens // 2}, to go on from the last checkpoint")
+        return f"{told}; give --sub_batch_tokens auto, or {tokens // 2}, to go on from the last checkpoint"
     if not trainer.meter.durations:
         # The batch fits, so it is the optimizer's step that does not: smaller parts of a batch would not help.
-        return KitError(f"{told}, in the first step; {CURES}")
+        return f"{told}, in the first step; {CURES}"
     (Path(trainer.args.output_dir) / NOTE).write_text(f"{tokens // 2}\n", "utf-8")
-    return KitError(
+    return (
         f"{told}, which fitted before training: another program may use the device. Run the same command again: it "
         f"goes on from the last checkpoint with {tokens // 2}"
     )

@@ -185,12 +185,15 @@ class Runner(EncoderOnlyEmbedderM3Runner):
                 record.update(cpu_seconds=round(cpu_seconds() - cpu_before, 1))
                 self._finish(record)
         except BaseException as error:
-            told = ran_out(trainer) if is_out_of_memory(error) else error
-            if record:
-                record.stop(str(told) or type(told).__name__)
-            if told is error:
+            reason = str(error) or type(error).__name__
+            try:
+                if is_out_of_memory(error):
+                    reason = ran_out(trainer)
+                    raise KitError(reason) from error
                 raise
-            raise told from error
+            finally:
+                if record:
+                    record.stop(reason)
 
     def _open_record(self) -> tuple[RunRecord, str | None]:
         """The run's record, and the checkpoint to go on from. Raises ``KitError`` when it may not go on."""
