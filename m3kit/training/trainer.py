@@ -267,8 +267,10 @@ class Steps(TrainerCallback):
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self.begun_at = 0  # the step that this process goes on from
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.begun_at = state.global_step
         # A resumed state brings the intervals it was saved with, and would go by these.
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
@@ -306,7 +308,9 @@ class Steps(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.trainer.train_log and state.global_step % self.trainer.steps_per_epoch == 0:
             queries = self.trainer.meter.take_queries()
-            self.trainer.train_log.tell(f"epoch {round(state.epoch)} is over: {queries:,} rows trained")
+            began_before = self.begun_at > state.global_step - self.trainer.steps_per_epoch
+            since = f" after step {self.begun_at}" if began_before else ""
+            self.trainer.train_log.tell(f"epoch {round(state.epoch)} is over: {queries:,} rows trained{since}")
 
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.stop.patient = False
