@@ -98,13 +98,15 @@ def test_native_columns_of_another_kind_are_refused(tmp_path, column, value):
         dataset(KIT, [path], tmp_path)
 
 
-def test_rows_without_a_place_are_told_once_a_set(tmp_path, caplog):
+def test_rows_without_a_place_are_told_once_a_set(tmp_path, caplog, monkeypatch):
     """Though their share is another in each epoch."""
-    rows = [row | {"pos": [f"p{i % 3}"]} if i < 25 else row for i, row in enumerate(native(40, 1, prompt=""))]
-    data = dataset(KIT, [write_jsonl(tmp_path / "rows.jsonl", rows)], tmp_path, batch_size=8)
-    for number in range(10 * len(data)):
+    data = dataset(KIT, [write_jsonl(tmp_path / "rows.jsonl", native(8, prompt=""))], tmp_path)
+    (rows,) = data.sets
+    batch = rows.batch
+    monkeypatch.setattr(rows, "batch", lambda number: (batch(number)[0], f"{rows.name}: about {number}% have no place"))
+    for number in range(2 * len(data)):
         data[number]
-    assert caplog.text.count("have no place in an epoch") == 1
+    assert caplog.text.count("have no place") == 1
 
 
 def test_a_folder_without_rows_is_told(tmp_path):

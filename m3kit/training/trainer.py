@@ -46,6 +46,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self.train_log = TrainLog(Path(self.args.output_dir)) if self.is_world_process_zero() else None
         if self.train_log and held_out:
             self.train_log.headline = self.args.metric_for_best_model
+        self.fitted = False  # whether the heaviest batches have been tried, or need not be
         self.gradient_norm: float | None = None
         self.skipped_steps = 0  # since the last line of the log: fp16 overflowed, and nothing was learned
         self._loss_scale = 1.0
@@ -275,6 +276,7 @@ class Steps(TrainerCallback):
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
         told = fit(trainer)
+        trainer.fitted = True
         if trainer.train_log:
             if told:
                 trainer.train_log.tell(told)
