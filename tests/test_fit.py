@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+from types import SimpleNamespace
 
 import pytest
+import torch
 from conftest import KIT
 from runs import Run, arguments, losses, train, write_rows
+
+from m3kit.training import fit
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +57,43 @@ def test_what_never_fits_is_told_with_a_cure(words):
     assert run.wait() == [1]
     told = run.log.read_text("utf-8").strip().split("\n")[-1]
     assert "does not fit" in told and "--lora_rank" in told
+
+
+def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
+    """Between processes DDP takes room for gradients before the first batch is tried."""
+    run = Run(words(), 2, FAKE_CARD="8 8")
+    assert run.wait() == [1, 1]
+    told = run.log.read_text("utf-8")
+    assert "no room for weights and gradients" in told and "goes on from the last checkpoint" not in told
+    assert not (run.output / ".sub_batch_tokens").exists()
+
+
+def test_the_gradients_of_the_trial_are_no_steps():
+    """What watches the gradients of a step forgets them."""
+    weight = torch.ones(1, requires_grad=True)
+    seen: list[float] = []
+    weight.register_hook(lambda gradient: seen.append(float(gradient)))
+
+    class Model:
+        negatives_cross_device, step, self_distill_start_step = False, 3, 5
+
+        def __call__(self, **inputs):
+            return SimpleNamespace(loss=2 * weight.sum())
+
+        def parameters(self):
+            return [weight]
+
+    trainer = SimpleNamespace(
+        model=Model(),
+        args=SimpleNamespace(device=torch.device("cpu")),
+        data_collator=lambda items: {},
+        _prepare_inputs=lambda inputs: inputs,
+        compute_loss_context_manager=contextlib.nullcontext,
+        guard=SimpleNamespace(take_gradients=seen.clear),
+    )
+    fit._try(trainer, None)
+    assert not seen
+    assert (trainer.model.step, weight.grad) == (3, None)
 
 
 def test_later_on_the_run_ends_and_the_same_command_goes_on_with_half(words, tmp_path):

@@ -7,7 +7,7 @@ import random
 import signal
 
 import pytest
-from conftest import EXAMPLE_DATA, KIT
+from conftest import EXAMPLE_DATA, KIT, read_jsonl
 from runs import Run, arguments, assert_same_weights, losses, train, write_rows
 
 pytestmark = pytest.mark.slow
@@ -148,7 +148,20 @@ def test_stopped_before_its_first_checkpoint_it_begins_anew_with_whatever_settin
     run = Run(words())
     assert run.when(lambda: run.step() >= 1)
     kill(run)
-    train(words(learning_rate=1e-4))
+    again = train(words(learning_rate=1e-4))
+    steps = [row["step"] for row in read_jsonl(again.output / "train_log.jsonl") if "loss" in row]
+    assert steps == list(range(1, 25))
+
+
+def test_an_epoch_that_was_gone_on_with_says_which_of_its_rows_it_counts(words):
+    run = Run(words())
+    assert run.when(lambda: (run.output / "checkpoint-5").exists())
+    kill(run)
+    again = train(words(save_steps=1000))
+    log = (again.output / "train.log").read_text("utf-8")
+    step = int(log.partition("Going on from step ")[2].partition(".")[0])
+    assert step in (5, 10, 15)
+    assert f"epoch 1 is over: {40 - 2 * step} rows trained after step {step}" in log
 
 
 def test_deepspeed_trains_saves_and_resumes_with_two_ranks(uninterrupted, words):

@@ -160,7 +160,7 @@ def test_it_is_settled_before_transformers_and_deepspeed_look_at_it(cpu, monkeyp
 
 @pytest.mark.parametrize("tokens", ["0", "-1"])
 def test_sub_batches_have_a_size(tokens):
-    with pytest.raises(KitError, match=f"sub_batch_tokens is a whole number above 0, not '{tokens}'"):
+    with pytest.raises(KitError, match=f"sub_batch_tokens is auto or a whole number above 0, not '{tokens}'"):
         parse("--sub_batch_tokens", tokens)
 
 

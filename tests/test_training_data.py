@@ -72,6 +72,43 @@ def test_d2_a_string_and_a_missing_negative_become_lists(tmp_path):
             assert all(passage.startswith("passage ") for passage in passages)
 
 
+@pytest.mark.parametrize(
+    "content",
+    ["{{{\n", "5\n", "\n\n", '{"query": "half a l', '{"query": "\xe9", "pos": ["p"], "neg": ["n"], "prompt": ""}\n'],
+    ids=["no JSON", "a number", "empty lines", "half a line", "Latin-1"],
+)
+def test_a_file_without_rows_of_json_is_named(tmp_path, content):
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(KitError, match=r"rows\.jsonl: cannot be read as rows of JSON"):
+        dataset(KIT, [path], tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("batch_size", value) for value in (-3, 1.5, "4")),
+        *(("train_group_size", value) for value in (-1, 2.5, "3")),
+        *(("type", value) for value in (5, ["retrieval"])),
+    ],
+)
+def test_native_columns_of_another_kind_are_refused(tmp_path, column, value):
+    path = write_jsonl(tmp_path / "rows.jsonl", native(3, prompt="", **{column: value}))
+    with pytest.raises(KitError, match=f'rows.jsonl: row 1: "{column}" is '):
+        dataset(KIT, [path], tmp_path)
+
+
+def test_rows_without_a_place_are_told_once_a_set(tmp_path, caplog, monkeypatch):
+    """Though their share is another in each epoch."""
+    data = dataset(KIT, [write_jsonl(tmp_path / "rows.jsonl", native(8, prompt=""))], tmp_path)
+    (rows,) = data.sets
+    batch = rows.batch
+    monkeypatch.setattr(rows, "batch", lambda number: (batch(number)[0], f"{rows.name}: about {number}% have no place"))
+    for number in range(2 * len(data)):
+        data[number]
+    assert caplog.text.count("have no place") == 1
+
+
 def test_a_folder_without_rows_is_told(tmp_path):
     write_jsonl(tmp_path / "data" / "rows.csv", [])
     with pytest.raises(KitError, match="no row to train on in .*data"):

@@ -53,6 +53,11 @@ def fit(trainer) -> str | None:
 
 def ran_out(trainer) -> str:
     """What to tell where memory ran out after the trial, as when another program takes some; the next run has less."""
+    if not trainer.fitted:
+        return (
+            "out of memory before the first batch: there is no room for weights and gradients; end what else takes "
+            "memory there, or give --lora_rank 16"
+        )
     tokens = trainer.model.sub_batch_tokens
     told = f"step {trainer.state.global_step + 1}: out of memory with sub_batch_tokens {tokens}"
     if trainer.args.sub_batch_tokens != "auto":
@@ -151,3 +156,4 @@ def _try(trainer, item) -> None:
             torch.autograd.grad(loss, trained, allow_unused=True)
     finally:
         model.negatives_cross_device, model.step = crossed, step
+        trainer.guard.take_gradients()  # they are no step's

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import math
 import os
 import random
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import datasets
@@ -73,20 +74,23 @@ def load_file(path: str, args: DataArguments, seed: int, log: logging.Logger, te
     kinds: dict[Kind, list[Row]] = {}
     if not os.path.getsize(path):
         return File(path, 0, None, kinds)
-    # `datasets` reads a path as a pattern: brackets in it must be escaped.
-    data = datasets.load_dataset("json", data_files=glob.escape(path), split="train", cache_dir=args.cache_path)
+    with _readable(path):
+        # `datasets` reads a path as a pattern: brackets in it must be escaped.
+        data = datasets.load_dataset("json", data_files=glob.escape(path), split="train", cache_dir=args.cache_path)
     if missing := [column for column in NEEDED if column not in data.column_names]:
         raise KitError(f'{path}: the rows have no "{missing[0]}"; {PREPARE}')
-    batch_size = data[0].get("batch_size")
+    batch_size = next(_rows(data, path)).get("batch_size")
+    _check_size(batch_size, "batch_size", f"{path}: row 1")
     data = data.select_columns([name for name in (*NEEDED, *SCORES, *FURTHER) if name in data.column_names])
     numbers: Sequence[int] = range(len(data))
     if len(data) > args.max_example_num_per_dataset:
         numbers = sorted(random.Random(seed).sample(numbers, args.max_example_num_per_dataset))
         data = data.select(numbers)
     scored, as_probabilities = 0, True
-    for place, row in enumerate(row for part in data.iter(1000) for row in _rows(part)):
+    for place, row in enumerate(_rows(data, path)):
         where = f"{path}: row {numbers[place] + 1}"
         _check_texts(row, where)
+        _check_size(row.get("train_group_size"), "train_group_size", where)
         has_scores = _check_scores(row, where, args)
         kind = (row.get("type") or "") if args.same_dataset_within_batch else ""
         kinds.setdefault((kind, has_scores), []).append(_note(data, place, row, kind, args))
@@ -108,8 +112,22 @@ def load_file(path: str, args: DataArguments, seed: int, log: logging.Logger, te
     return File(path, len(data), batch_size, kinds)
 
 
-def _rows(part: dict[str, list]) -> list[dict[str, Any]]:
-    return [dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True)]
+def _rows(data: datasets.Dataset, path: str) -> Iterator[dict[str, Any]]:
+    with _readable(path):
+        for part in data.iter(1000):
+            yield from (dict(zip(part, values, strict=True)) for values in zip(*part.values(), strict=True))
+
+
+@contextlib.contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """``KitError`` where a file has no rows of JSON: of what is wrong `datasets` says little, and not in which file."""
+    try:
+        yield
+    except (ValueError, datasets.exceptions.DatasetGenerationError) as error:
+        reason = error.__cause__ or error
+        if not isinstance(reason, ValueError):  # such as a full disk
+            raise
+        raise KitError(f"{path}: cannot be read as rows of JSON ({reason}); {PREPARE}") from error
 
 
 def _check_texts(row: dict[str, Any], where: str) -> None:
@@ -117,10 +135,18 @@ def _check_texts(row: dict[str, Any], where: str) -> None:
         raise KitError(f'{where} has no "prompt" (an empty one will do); {PREPARE}')
     if not isinstance(row["query"], str):
         raise KitError(f'{where}: "query" is no text; {PREPARE}')
+    if not isinstance(row.get("type") or "", str):
+        raise KitError(f'{where}: "type" is no text; {PREPARE}')
     for name in ("pos", "neg"):
         texts = row[name]
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise KitError(f'{where}: "{name}" is no list with a passage in it; {PREPARE}')
+
+
+def _check_size(value: Any, name: str, where: str) -> None:
+    """One that FlagEmbedding's rows may bring; empty and 0 stand for none."""
+    if value is not None and (type(value) is not int or value < 0):
+        raise KitError(f'{where}: "{name}" is {value!r}; give a whole number above 0, or leave it out')
 
 
 def _check_scores(row: dict[str, Any], where: str, args: DataArguments) -> bool:

@@ -206,6 +206,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             self.trainer.train_log.say(f"warning: {sentence}")
         if not self._resumes or not (checkpoint or passed_over):
             # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
+            self.trainer.train_log.drop_after(0)
             return RunRecord(self.output_dir, settings, data, world_size), None
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         record = RunRecord(self.output_dir, settings, data, world_size, step)

@@ -103,8 +103,13 @@ class TrainLog:
 
     def go_on_from(self, step: int) -> None:
         self.say(f"Going on from step {step}.")
+        self.drop_after(step)
+
+    def drop_after(self, step: int) -> None:
+        """After 0 everything, for what a run measures before its first step comes again too."""
         if self.rows.exists():
-            kept = [row for row in self.rows.read_text("utf-8").splitlines(keepends=True) if _step(row) <= step]
+            rows = self.rows.read_text("utf-8").splitlines(keepends=True) if step else []
+            kept = [row for row in rows if _step(row) <= step]
             temporary = self.rows.with_suffix(".tmp")
             temporary.write_text("".join(kept), "utf-8")
             os.replace(temporary, self.rows)

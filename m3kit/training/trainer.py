@@ -46,6 +46,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self.train_log = TrainLog(Path(self.args.output_dir)) if self.is_world_process_zero() else None
         if self.train_log and held_out:
             self.train_log.headline = self.args.metric_for_best_model
+        self.fitted = False  # whether the heaviest batches have been tried, or need not be
         self.gradient_norm: float | None = None
         self.skipped_steps = 0  # since the last line of the log: fp16 overflowed, and nothing was learned
         self._loss_scale = 1.0
@@ -267,12 +268,15 @@ class Steps(TrainerCallback):
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
+        self.begun_at = 0  # the step that this process goes on from
 
     def on_train_begin(self, args, state, control, **kwargs):
+        self.begun_at = state.global_step
         # A resumed state brings the intervals it was saved with, and would go by these.
         state.compute_steps(args, state.max_steps)
         trainer = self.trainer
         told = fit(trainer)
+        trainer.fitted = True
         if trainer.train_log:
             if told:
                 trainer.train_log.tell(told)
@@ -306,7 +310,9 @@ class Steps(TrainerCallback):
     def on_epoch_end(self, args, state, control, **kwargs):
         if self.trainer.train_log and state.global_step % self.trainer.steps_per_epoch == 0:
             queries = self.trainer.meter.take_queries()
-            self.trainer.train_log.tell(f"epoch {round(state.epoch)} is over: {queries:,} rows trained")
+            began_before = self.begun_at > state.global_step - self.trainer.steps_per_epoch
+            since = f" after step {self.begun_at}" if began_before else ""
+            self.trainer.train_log.tell(f"epoch {round(state.epoch)} is over: {queries:,} rows trained{since}")
 
     def on_train_end(self, args, state, control, **kwargs):
         self.trainer.stop.patient = False
