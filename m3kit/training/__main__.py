@@ -86,6 +86,7 @@ def _leave_group() -> None:
         deepspeed.comm.destroy_process_group()  # torch's, and what DeepSpeed made of it
     elif torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+    gc.collect()  # what only the group still held
 
 
 def _where_it_goes_on(runner: Runner | None) -> str:
