@@ -52,7 +52,7 @@ def fit(trainer) -> str | None:
 
 
 def ran_out(trainer) -> str:
-    """What to tell where memory ran out after the trial, as when another program takes some; the next run has less."""
+    """Return what to tell when memory ran out after the trial, and note a smaller number for the next run."""
     if not trainer.fitted:
         return (
             "out of memory before the first batch: there is no room for weights and gradients; end what else takes "
@@ -125,7 +125,7 @@ def _fits(trainer, items: list) -> bool:
 
 
 def _reserve(trainer) -> torch.Tensor:
-    """As many bytes as training will hold beside the batch: Adam's moments, where there are none yet, and a margin."""
+    """Take the memory that training will need beside the batch: Adam's moments, if not there yet, and a margin."""
     device = trainer.args.device
     trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
     states = trainer.optimizer.state.values() if trainer.optimizer else ()

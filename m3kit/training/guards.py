@@ -1,4 +1,4 @@
-"""What ends a run that learns nothing any more, with the reason and likely cures; and what is told of empty steps."""
+"""End a run that no longer learns, with the reason and the likely cures; tell of steps that teach nothing."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
 
     @property
     def queries_per_step(self) -> int:
-        """That are one another's negatives: accumulation adds none."""
+        """Of all processes. They are one another's in-batch negatives; gradient accumulation adds none."""
         return self.args.per_device_train_batch_size * self.args.world_size
 
     # ---- Evaluating ----
@@ -150,7 +150,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     def evaluate(self, *_, **__) -> dict[str, float]:
         """Figures of the model as it is, under transformers' names (``eval_…``); by one process, for all.
 
-        None where a signal came during training: the evaluation is left, for it is made when the run goes on.
+        Empty where a signal came: the run ends, and makes this evaluation when it goes on.
         """
         assert self.held_out  # nothing is evaluated without
         started = time.monotonic()
@@ -264,7 +264,7 @@ class EpochLoader(DataLoader):
 
 
 class Steps(TrainerCallback):
-    """Where transformers' loop comes by."""
+    """What the trainer does at each point of transformers' training loop."""
 
     def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
@@ -288,7 +288,7 @@ class Steps(TrainerCallback):
         trainer.restore_step()
         if trainer.held_out and state.global_step == 0:
             trainer.tell_base(trainer.evaluate())
-        # Who was stopped at a step that was to be evaluated has it still before him.
+        # A run that was stopped at a step with an evaluation makes that evaluation now.
         evaluated = any(entry["step"] == state.global_step and "eval_seconds" in entry for entry in state.log_history)
         if state.global_step and self._evaluates(state) and not evaluated:
             trainer._determine_best_metric(trainer.evaluate(), trial=None)
