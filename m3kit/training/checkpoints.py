@@ -47,7 +47,7 @@ def seal(folder: Path) -> None:
 
 
 def put_in_place(folder: Path, output_dir: Path) -> Path:
-    """Move a sealed folder to ``output_dir``, and replace one of its name. After a kill the old or the new one is whole."""
+    """Move a sealed folder to ``output_dir``, over one of its name. After a kill one of the two is there, whole."""
     target = output_dir / folder.name
     if target.exists():
         # A folder cannot be renamed over another that is not empty.
