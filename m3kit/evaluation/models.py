@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import xxhash
 
 from m3kit.errors import KitError
 from m3kit.hub import HEADS, find_model_folder, missing_heads
+
+# What decides a vector, besides configuration and weights in any form.
+MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt")
+LIBRARIES = ("FlagEmbedding", "torch", "transformers")
 
 
 @dataclass(frozen=True)
@@ -87,3 +92,15 @@ def longest_input(folder: Path) -> int | None:
         # RoBERTa counts positions from the padding id + 1: bge-m3 has 8194 for 8192 tokens.
         positions -= config.pad_token_id + 1
     return positions
+
+
+def model_digest(folder: Path) -> str:
+    """A digest of the files that make a model, by their names and bytes."""
+    digest = xxhash.xxh3_128()
+    files = {file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
+    for file in sorted(files):
+        digest.update(file.name.encode() + b"\0")
+        with open(file, "rb") as opened:
+            while block := opened.read(1 << 24):
+                digest.update(block)
+    return digest.hexdigest()

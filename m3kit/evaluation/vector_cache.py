@@ -19,28 +19,14 @@ from pathlib import Path
 import numpy as np
 import xxhash
 
+from m3kit.evaluation.models import LIBRARIES, model_digest
 from m3kit.evaluation.vectors import Vectors
 from m3kit.progress import say
 
-# What decides a vector, besides configuration and weights in any form.
-MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt")
-LIBRARIES = ("FlagEmbedding", "torch", "transformers")
 # The cache takes at most this part of what the disk would have free without it.
 SHARE = 0.25
 # SQLite takes so many values in one statement, whatever its build.
 AT_ONCE = 500
-
-
-def model_digest(folder: Path) -> str:
-    """A digest of the files that make a model, by their names and bytes."""
-    digest = xxhash.xxh3_128()
-    files = {file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\0")
-        with open(file, "rb") as opened:
-            while block := opened.read(1 << 24):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 class VectorCache:

@@ -187,7 +187,7 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
 
 def _stamp(texts: str, model: Path, encoding, settings: MiningSettings) -> dict[str, Any]:
     """What the search depends on."""
-    from m3kit.evaluation.vector_cache import LIBRARIES, model_digest
+    from m3kit.evaluation.models import LIBRARIES, model_digest
 
     return {
         "texts": texts,
