@@ -20,7 +20,8 @@ HEADLINE, FOUND = "nDCG@10", "success@10"
 
 # Metric → value, the mean over queries.
 Figures = dict[str, float]
-Outcome = Literal["better", "worse", "no difference"]
+Judgement = Literal["better", "worse", "no difference"]
+Outcome = Literal["better", "worse", "same", "mixed", "keyword search", "single"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Change:
     change: float
     interval: tuple[float, float]
     p: float
-    verdict: Outcome
+    verdict: Judgement
 
 
 # Score → metric → change.
@@ -139,7 +140,7 @@ class Metrics(Retrieval):
     """
 
     verdict: str = ""
-    outcome: Literal["better", "worse", "same", "mixed", "keyword search", "single"] = "single"
+    outcome: Outcome = "single"
     lead: str | None = None
     judged_on: str = ""
     settings: dict[str, Any] = field(default_factory=dict)
@@ -155,8 +156,8 @@ class Metrics(Retrieval):
 class Run:
     """``run.json``, as far as other rooms read it. ``settings`` are those of the training, by their names."""
 
-    status: Literal["running", "stopped", "finished"]
-    settings: dict[str, Any]
+    status: Literal["running", "stopped", "finished"] = "running"
+    settings: dict[str, Any] = field(default_factory=dict)
     started: str = ""
     device: str = ""
     python: str = ""

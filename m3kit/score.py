@@ -25,7 +25,6 @@ from xxhash import xxh3_128
 
 from m3kit.data.problems import Problem, refuse
 from m3kit.errors import KitError
-from m3kit.evaluation.evaluate import NONE, VECTORS
 from m3kit.prepared import PreparedRow, check_output, find_prepared, read_prepared
 from m3kit.progress import bar
 from m3kit.workspace import alone_with, replace_folder, workspace
@@ -64,12 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=["auto", "fp32", "fp16", "bf16"], default="auto")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--cache_dir", help="where hub models are kept (default: the hub library's own place)")
-    parser.add_argument(
-        "--vector_cache",
-        default=str(VECTORS),
-        metavar="FOLDER",
-        help="of hybrid: where vectors are kept for the next time, or none (default: %(default)s)",
-    )
     parser.add_argument("--json", action="store_true", help="print what scores.json holds")
 
 
@@ -96,8 +89,7 @@ def _teacher(args: argparse.Namespace, passages: Iterable[str]) -> Reranker | Hy
 
     common = {name: getattr(args, name) for name in ("device", "precision", "batch_size", "max_length", "cache_dir")}
     if args.teacher == HYBRID:
-        cache = None if args.vector_cache == NONE else Path(args.vector_cache)
-        return Hybrid(args.model, passages, args.bm25_weight, vector_cache=cache, **common)
+        return Hybrid(args.model, passages, args.bm25_weight, **common)
     return Reranker(args.teacher.removeprefix(RERANKER), **common)
 
 

@@ -23,9 +23,12 @@ from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.models import choose_device, choose_precision, find_model, longest_input, model_digest
 from m3kit.evaluation.scores import HYBRID_WEIGHTS, QueryTokens, Vocabulary
 from m3kit.evaluation.trained_with import LONGEST_DEFAULT, trained_encoding
+from m3kit.evaluation.vectors import Vectors
 from m3kit.hub import CONFIG, find_model_folder
 
 Pair = tuple[str, str, str]
+# Bytes of ColBERT vectors.
+MOST_KEPT = 2 * 10**9
 
 
 class Reranker:
@@ -109,7 +112,6 @@ class Hybrid:
         batch_size: int = 32,
         max_length: int | None = None,
         cache_dir: str | None = None,
-        vector_cache: Path | None = None,
     ) -> None:
         model = find_model("teacher", given, cache_dir)
         device, _ = choose_device(device)
@@ -122,7 +124,8 @@ class Hybrid:
             batch_size=batch_size,
         )
         self.batch_size = batch_size
-        self._encoder = Encoder(model, settings, vector_cache)
+        self._encoder = Encoder(model, settings)
+        self._kept: dict[str, Any] = {}
         for note in self._encoder.notes:
             print(note, file=sys.stderr)
         names = ("dense", "sparse", "colbert") if self._encoder.has_heads else ("dense",)
@@ -142,7 +145,7 @@ class Hybrid:
         passages = {text: number for number, text in enumerate(dict.fromkeys(passage for *_, passage in pairs))}
         rows = np.array([queries[prompt + query] for prompt, query, _ in pairs])
         columns = np.array([passages[passage] for *_, passage in pairs])
-        q, p = self._encoder.queries(list(queries)), self._encoder.passages(list(passages))
+        q, p = self._encoder.queries(list(queries)), self._encode(list(passages))
         total = self.weights["dense"] * np.einsum(
             "ij,ij->i", q.dense[rows].astype(np.float32), p.dense[columns].astype(np.float32)
         )
@@ -155,6 +158,18 @@ class Hybrid:
         if self.weights["bm25"]:
             total += self.weights["bm25"] * self._bm25(pairs)
         return total
+
+    def _encode(self, passages: Sequence[str]) -> Vectors:
+        """Of passages, which come again and again: as many as memory allows are kept."""
+        missing = [passage for passage in passages if passage not in self._kept]
+        if missing:
+            new = self._encoder.passages(missing)
+            columns = [new.dense, *(new.heads or ())]
+            self._kept |= dict(zip(missing, zip(*columns, strict=True), strict=True))
+        dense, *heads = zip(*(self._kept[passage] for passage in passages), strict=True)
+        if sum(array.nbytes for _, *of in self._kept.values() for array in of[1:]) > MOST_KEPT:
+            self._kept.clear()
+        return Vectors(np.stack(dense), *map(list, heads))
 
     def _bm25(self, pairs: Sequence[Pair]) -> np.ndarray:
         scores = np.empty(len(pairs), np.float32)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,62 +14,57 @@ import numpy as np
 
 from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.distributions import distributions
 from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.examples import examples
 from m3kit.evaluation.folder import EvalFolder
-from m3kit.evaluation.metrics import HEADLINE, MEASURES, SCORES, measure
-from m3kit.evaluation.models import ModelFolder, choose_device, choose_precision, find_model
-from m3kit.evaluation.retrieval import TIES, Found, in_order, retrieve
+from m3kit.evaluation.metrics import measure
+from m3kit.evaluation.models import choose_device, choose_precision, find_model
+from m3kit.evaluation.retrieval import TIES, Found, in_order, relevant_passages, retrieve
 from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
 from m3kit.evaluation.serving import serving
 from m3kit.evaluation.significance import RESAMPLES, compare_means
-from m3kit.evaluation.table import headline_score, verdict
 from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
-from m3kit.evaluation.trained_with import Encoding, trained_encoding, training_told
+from m3kit.evaluation.trained_with import Encoding, trained_encoding
+from m3kit.evaluation.verdict import choose_lead, outcome, verdict
 from m3kit.progress import bar, say
+from m3kit.records import FOUND, HEADLINE, Changes, Example, First, Metrics, ModelFigures, Retrieval
 
 LIBRARIES = ("FlagEmbedding", "torch", "transformers", "ir-measures", "bm25s", "scipy", "scikit-learn")
+# What is compared; all other figures of a score go the same way.
+COMPARED = (HEADLINE, FOUND)
+EXAMPLES = 5
+SNIPPET = 300
 
-
-@dataclass(frozen=True)
-class Retrieved:
-    """What a model found in retrieval data, and score → metric → a value a query."""
-
-    found: Found
-    values: dict[str, dict[str, np.ndarray]]
+# Score → metric → a value a query.
+Values = dict[str, dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One model. ``seconds`` counts encoding and scoring; of ``cached`` texts the vectors were there already."""
+    """One model: what it found in the user's and in general text, its tasks, and what is to be said about it."""
 
-    model: ModelFolder
-    settings: EncodeSettings
-    retrieved: Retrieved | None
-    general: Retrieved | None
+    figures: ModelFigures
+    found: Found | None
+    general: Found | None
+    values: Values
+    general_values: Values
     tasks: dict[str, Outcomes]
-    notes: list[str]
-    seconds: float
-    cached: int
 
 
 def evaluate(
     paths: Mapping[str, str],
     data: EvalFolder,
     general: EvalData | None = None,
-    weights: Mapping[str, float] = HYBRID_WEIGHTS,
-    vector_cache: Path | None = None,
     device: str = "auto",
     precision: str = "auto",
     cache_dir: str | None = None,
     batch_size: int = 32,
     encoding: Mapping[str, Any] | None = None,
-) -> dict:
-    """Score every model on the data; returns what metrics.json holds.
+    judged_on: str = "",
+) -> Metrics:
+    """Score every model on the data; the first is the base.
 
-    ``weights`` of the hybrid score; ``encoding``: what of ``Encoding`` is not to be as each model was trained;
-    ``vector_cache``: a folder for the vectors of the first model. Raises ``KitError``.
+    ``encoding``: what of ``Encoding`` is not to be as each model was trained; ``judged_on``: how the data was chosen,
+    in words. Raises ``KitError``.
     """
     if data.retrieval and data.retrieval.queries_left_out:
         say(f"Queries left out, as qrels/test.tsv gives them no relevant passage: {data.retrieval.queries_left_out}.")
@@ -78,167 +73,135 @@ def evaluate(
     say(f"Device {device} ({device_reason}), precision {precision} ({precision_reason}).")
     # All models are found before the first is encoded: a wrong path must not cost the time of another model.
     models = [find_model(name, path, cache_dir) for name, path in paths.items()]
-    settings = {
-        model.name: EncodeSettings(
-            **asdict(trained_encoding(model.folder, encoding or {})),
-            device=device,
-            precision=precision,
-            batch_size=batch_size,
-        )
-        for model in models
-    }
-    # Of the base alone: every other model is evaluated once, and its vectors would fill the disk.
-    encoders = {
-        model.name: Encoder(model, settings[model.name], vector_cache if model is models[0] else None)
-        for model in models
-    }
+    encoders = []
+    for model in models:
+        trained = asdict(trained_encoding(model.folder, encoding or {}))
+        settings = EncodeSettings(**trained, device=device, precision=precision, batch_size=batch_size)
+        encoders.append(Encoder(model, settings))
     bm25 = Bm25([data.retrieval.passages[key] for key in in_order(data.retrieval)]) if data.retrieval else None
-    measured = {name: _measure(encoder, data, general, weights, bm25) for name, encoder in encoders.items()}
-    metrics = {
-        "verdict": "",
-        "eval_data": str(data.folder),
-        **_counts(data),
-        "settings": {
-            "device": device,
-            "device_reason": device_reason,
-            "precision": precision,
-            "precision_reason": precision_reason,
-            "batch_size": batch_size,
-            "hybrid_weights": weights,
-            "candidates": CANDIDATES,
-            "ties": TIES,
-            "kmeans_seeds": KMEANS_SEEDS,
-            "resamples": RESAMPLES,
-            "versions": {name: version(name) for name in LIBRARIES},
-        },
-        "models": {name: _entry(each, measured) for name, each in measured.items()},
-    }
+    measured = {encoder.model.name: _measure(encoder, encoders[0], data, general, bm25) for encoder in encoders}
     with bar(None, "comparing", ""):
-        metrics["comparisons"] = _comparisons({n: each.retrieved for n, each in measured.items() if each.retrieved})
-        for name, compared in _task_comparisons(measured).items():
-            metrics["comparisons"].setdefault(name, {})["tasks"] = compared
-        if bm25:
-            founds = {name: each.retrieved.found for name, each in measured.items() if each.retrieved}
-            metrics["bm25"] = _bm25(founds[models[0].name], bm25)
-            metrics["serving"] = serving(founds)
-            metrics["distributions"] = distributions(founds)
-    if general:
-        retrieved = {name: each.general for name, each in measured.items() if each.general}
-        metrics["general"] = {
-            "eval_data": _name(general.folder),
-            **_retrieval_counts(general),
-            "models": {name: _means(each, measured[name]) for name, each in retrieved.items()},
-            "comparisons": _comparisons(retrieved),
-        }
-    if data.retrieval and len(models) > 1:
-        metrics["examples"] = _examples(encoders, measured, metrics["models"])
-    told = training_told(models[-1].folder)
-    return metrics | {"verdict": "\n".join([verdict(metrics), *([told] if told else [])])}
+        metrics = Metrics(
+            **_retrieval(data.retrieval, {name: (each.figures, each.values) for name, each in measured.items()}),
+            judged_on=judged_on,
+            settings={
+                "device": device,
+                "device_reason": device_reason,
+                "precision": precision,
+                "precision_reason": precision_reason,
+                "batch_size": batch_size,
+                "hybrid_weights": HYBRID_WEIGHTS,
+                "candidates": CANDIDATES,
+                "ties": TIES,
+                "kmeans_seeds": KMEANS_SEEDS,
+                "resamples": RESAMPLES,
+                "bm25": bm25.settings if bm25 else None,
+                "versions": {name: version(name) for name in LIBRARIES},
+            },
+            tasks={name: task.counts for name, task in data.tasks.items()},
+            task_comparisons=_task_changes(measured),
+        )
+        metrics = replace(metrics, eval_data=str(data.folder))
+        if general:
+            figures = {name: (_figures(each.general_values), each.general_values) for name, each in measured.items()}
+            metrics = replace(metrics, general=Retrieval(**_retrieval(general, figures)))
+        founds = {name: each.found for name, each in measured.items() if each.found}
+        if founds:
+            ends = [list(measured.values())[place] for place in (0, -1)]
+            base = founds[metrics.base]
+            lead = choose_lead([{score: of[HEADLINE] for score, of in end.values.items()} for end in ends])
+            metrics = replace(
+                metrics,
+                lead=lead,
+                bm25=_means(measure(base.rankings("bm25"), base.data.qrels)),
+                serving=serving(founds),
+                examples=_examples({name: measured[name] for name in (metrics.base, metrics.last)}, lead),
+            )
+    metrics = replace(metrics, outcome=outcome(metrics))
+    return replace(metrics, verdict=verdict(metrics))
 
 
 def _measure(
-    encoder: Encoder, data: EvalFolder, general: EvalData | None, weights: Mapping[str, float], bm25: Bm25 | None
+    encoder: Encoder, base: Encoder, data: EvalFolder, general: EvalData | None, bm25: Bm25 | None
 ) -> Measured:
     with closing(encoder):
         for note in encoder.notes:
             say(note)
         start = time.monotonic()
-        retrieved = _retrieve(encoder, data.retrieval, weights, bm25) if data.retrieval else None
+        found = retrieve(encoder, data.retrieval, bm25) if data.retrieval else None
         tasks: dict[str, Outcomes] = {}
         for name, task in data.tasks.items():
             with encoder.progress(len(task.texts), f"texts of {name}") as watch:
                 dense = encoder.dense(task.texts, watch)
             with bar(None, f"{encoder.model.name}: {name}", ""):
                 tasks[name] = task.outcomes(dense)
-        forgotten = _retrieve(encoder, general, weights) if general else None
+        forgotten = retrieve(encoder, general) if general else None
         seconds = time.monotonic() - start
+    settings, of_base = ({name: getattr(one.settings, name) for name in asdict(Encoding())} for one in (encoder, base))
     notes = [*encoder.notes, *(note for outcomes in tasks.values() for note in outcomes.notes)]
-    cached = encoder.cache.found if encoder.cache else 0
-    if cached:
-        say(f"{encoder.model.name}: the vectors of {cached} texts were kept from an earlier evaluation.")
-    return Measured(encoder.model, encoder.settings, retrieved, forgotten, tasks, notes, round(seconds, 1), cached)
-
-
-def _retrieve(encoder: Encoder, data: EvalData, weights: Mapping[str, float], bm25: Bm25 | None = None) -> Retrieved:
-    found = retrieve(encoder, data, weights, bm25)
-    return Retrieved(found, found.outcomes())
+    if others := [
+        f"{name} {value} instead of {of_base[name]}" for name, value in settings.items() if value != of_base[name]
+    ]:
+        notes.append(
+            f"{encoder.model.name} is encoded as it was trained, which is not as {base.model.name}: "
+            f"{', '.join(others)}."
+        )
+    values = found.outcomes() if found else {}
+    figures = replace(
+        _figures(values),
+        tasks={name: outcomes.metrics for name, outcomes in tasks.items()},
+        path=encoder.model.given,
+        settings=settings,
+        notes=notes,
+        seconds=round(seconds, 1),
+    )
+    return Measured(figures, found, forgotten, values, forgotten.outcomes() if forgotten else {}, tasks)
 
 
 # ---- entries of metrics.json ---------------------------------------------------------------------------------------
 
 
-def _counts(data: EvalFolder) -> dict:
-    """How much of what was tested: the entries that the folder's parts add."""
-    counts = _retrieval_counts(data.retrieval) if data.retrieval else {}
-    if data.tasks:
-        counts["tasks"] = {name: task.counts for name, task in data.tasks.items()}
-    return counts
+def _means(values: Mapping[str, np.ndarray]) -> dict[str, float]:
+    return {metric: float(of.mean()) for metric, of in values.items()}
+
+
+def _figures(values: Values) -> ModelFigures:
+    means = {score: _means(of) for score, of in values.items()}
+    return ModelFigures(means.get("dense"), means.get("sparse"), means.get("colbert"), means.get("hybrid"))
+
+
+def _retrieval(data: EvalData | None, models: Mapping[str, tuple[ModelFigures, Values]]) -> dict[str, Any]:
+    """The fields of ``Retrieval``. Every model but the first is compared with the first."""
+    (_, (_, first)), *others = models.items()
+    counts = (
+        {}
+        if not data
+        else {
+            "eval_data": _name(data.folder),
+            "queries": len(data.queries),
+            "queries_left_out": data.queries_left_out,
+            "passages": len(data.passages),
+            "relevant_pairs": data.relevant_pairs,
+        }
+    )
+    comparisons: dict[str, Changes] = {
+        name: {
+            score: {metric: compare_means(first[score][metric], of[metric]) for metric in COMPARED}
+            for score, of in values.items()
+            if score in first
+        }
+        for name, (_, values) in others
+    }
+    return counts | {"models": {name: figures for name, (figures, _) in models.items()}, "comparisons": comparisons}
 
 
 def _name(folder: Path) -> str:
-    """The folder of the general text as a reader knows it: what comes with the kit by its place in the kit."""
+    """A folder as a reader knows it: what comes with the kit by its place in the kit."""
     kit = Path(__file__).parents[2]
     return str(folder.relative_to(kit) if folder.is_relative_to(kit) else folder)
 
 
-def _retrieval_counts(data: EvalData) -> dict:
-    return {
-        "queries": len(data.queries),
-        "queries_left_out": data.queries_left_out,
-        "passages": len(data.passages),
-        "relevant_pairs": data.relevant_pairs,
-    }
-
-
-def _entry(measured: Measured, every: Mapping[str, Measured]) -> dict:
-    encoding = {field.name: getattr(measured.settings, field.name) for field in fields(Encoding)}
-    entry: dict = {"path": measured.model.given, "settings": encoding}
-    if measured.retrieved:
-        entry |= _means(measured.retrieved, measured)
-        entry["hybrid_weights"] = measured.retrieved.found.weights
-    if measured.tasks:
-        entry["tasks"] = {name: outcomes.metrics for name, outcomes in measured.tasks.items()}
-    first = next(iter(every.values()))
-    others = [
-        f"{name} {value} instead of {getattr(first.settings, name)}"
-        for name, value in encoding.items()
-        if value != getattr(first.settings, name)
-    ]
-    notes = list(measured.notes)
-    if others:
-        notes.append(
-            f"{measured.model.name} is encoded as it was trained, which is not as {first.model.name}: "
-            f"{', '.join(others)}."
-        )
-    return entry | {"notes": notes, "seconds": measured.seconds, "cached_texts": measured.cached}
-
-
-def _means(retrieved: Retrieved, measured: Measured) -> dict:
-    """Each score's metrics, or the reason why the model has none."""
-    return {
-        score: {metric: float(values.mean()) for metric, values in retrieved.values[score].items()}
-        if score in retrieved.values
-        else {"scores": None, "reason": measured.model.no_heads_reason}
-        for score in SCORES
-    }
-
-
-def _comparisons(retrieved: Mapping[str, Retrieved]) -> dict:
-    """Every model but the first against the first: model → score → metric → comparison."""
-    compared: dict = {}
-    models = list(retrieved.items())
-    for name, each in models[1:]:
-        first = models[0][1]
-        scores = [score for score in first.values if score in each.values]
-        before, after = (
-            np.stack([one.values[score][metric] for score in scores for metric in MEASURES]) for one in (first, each)
-        )
-        found = iter(compare_means(before, after))
-        compared[name] = {score: {metric: next(found) for metric in MEASURES} for score in scores}
-    return compared
-
-
-def _task_comparisons(measured: Mapping[str, Measured]) -> dict:
+def _task_changes(measured: Mapping[str, Measured]) -> dict[str, Changes]:
     (_, first), *others = measured.items()
     if not first.tasks:
         return {}
@@ -248,19 +211,30 @@ def _task_comparisons(measured: Mapping[str, Measured]) -> dict:
     }
 
 
-def _bm25(found: Found, bm25: Bm25) -> dict:
-    means = measure(found.rankings("bm25"), found.data.qrels)
-    return {metric: float(values.mean()) for metric, values in means.items()} | {"settings": bm25.settings}
+def _examples(ends: Mapping[str, Measured], lead: str) -> list[Example]:
+    """The queries that changed most by the lead score; where nothing changed, the first ones. Of two models."""
+    values = [each.values[lead][HEADLINE] for each in ends.values()]
+    founds = {name: each.found for name, each in ends.items() if each.found}
+    rankings = {name: found.rankings(lead) for name, found in founds.items()}
+    data = next(iter(founds.values())).data
+    queries = list(data.queries)
+    order = np.argsort(-np.abs(values[-1] - values[0]), kind="stable")
+    return [_example(queries[place], data, rankings) for place in order[:EXAMPLES]]
 
 
-def _examples(encoders: Mapping[str, Encoder], measured: Mapping[str, Measured], models: Mapping[str, dict]) -> dict:
-    names = list(measured)
-    pair = (names[0], names[-1])
-    score = headline_score(models[pair[0]], models[pair[1]])
-    retrieved = {name: found for name in pair if (found := measured[name].retrieved)}
-    return examples(
-        {name: encoders[name] for name in pair},
-        {name: each.found for name, each in retrieved.items()},
-        {name: each.values[score][HEADLINE] for name, each in retrieved.items()},
-        score,
-    )
+def _example(query: str, data: EvalData, rankings: Mapping[str, Mapping[str, list[str]]]) -> Example:
+    right = relevant_passages(data.qrels[query])
+    places = {
+        name: next((place for place, passage in enumerate(of[query], 1) if passage in right), None)
+        for name, of in rankings.items()
+    }
+    firsts = {
+        name: First(of[query][0], _snippet(data.passages[of[query][0]]), of[query][0] in right)
+        for name, of in rankings.items()
+        if of[query]
+    }
+    return Example(query, data.queries[query], _snippet(data.passages[right[0]]), firsts, places)
+
+
+def _snippet(text: str) -> str:
+    return text if len(text) <= SNIPPET else text[: SNIPPET - 1] + "…"

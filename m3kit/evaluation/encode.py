@@ -6,16 +6,14 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from m3kit.errors import KitError
 from m3kit.evaluation.models import ModelFolder, longest_input
 from m3kit.evaluation.trained_with import Encoding
-from m3kit.evaluation.vector_cache import VectorCache
 from m3kit.evaluation.vectors import Vectors
 from m3kit.progress import bar, say
 
@@ -33,24 +31,19 @@ class EncodeSettings(Encoding):
 
 
 class Encoder:
-    """One model, loaded when the first text is encoded that the cache does not have; ``close`` frees it.
+    """One model, loaded when the first text is encoded; ``close`` frees it.
 
     ``notes`` says in whole sentences where the model could not be taken as asked. Without ``colbert`` no ColBERT
-    vectors are computed, and there is no cache.
+    vectors are computed.
     """
 
-    def __init__(
-        self, model: ModelFolder, settings: EncodeSettings, cache_folder: Path | None = None, colbert: bool = True
-    ) -> None:
+    def __init__(self, model: ModelFolder, settings: EncodeSettings, colbert: bool = True) -> None:
         self.model, self.settings, self._colbert = model, settings, colbert
         self.has_heads = model.colbert_size is not None
         with self._refused():
             self.notes, self._query_max_len, self._passage_max_len = _lengths(model, settings)
         if not self.has_heads:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
-        encoding = {name: value for name, value in asdict(settings).items() if name != "batch_size"}
-        with bar(None, f"{model.name}: reading", ""):
-            self.cache = VectorCache(cache_folder, model.folder, encoding) if cache_folder else None
 
     @cached_property
     def flag_model(self):
@@ -104,38 +97,20 @@ class Encoder:
             yield shown.update
 
     def queries(self, texts: Sequence[str], watch: Watch = None) -> Vectors:
-        return self._vectors("query", texts, watch)
+        return self._encode("encode_queries", texts, watch)
 
     def passages(self, texts: Sequence[str], watch: Watch = None) -> Vectors:
-        return self._vectors("passage", texts, watch)
+        return self._encode("encode_corpus", texts, watch)
 
     def dense(self, texts: Sequence[str], watch: Watch = None) -> np.ndarray:
         """Dense vectors (texts, size) of texts encoded as passages are; the other two are not computed."""
-        return self._vectors("dense", texts, watch).dense
+        return self._encode("encode_corpus", texts, watch, return_sparse=False, return_colbert_vecs=False).dense
 
-    def _vectors(self, kind: str, texts: Sequence[str], watch: Watch) -> Vectors:
-        """``kind``: query, passage, or dense, which is a passage's dense vector alone."""
-        known = self.cache.get(kind, texts) if self.cache else {}
-        missing = [number for number in range(len(texts)) if number not in known]
-        if watch:
-            watch(len(known))
-        if missing:
-            vectors = self._encode(kind, [texts[number] for number in missing], watch)
-            if self.cache:
-                self.cache.put(kind, [texts[number] for number in missing], vectors)
-            if not known:
-                return vectors
-            known |= {number: vectors.of(place) for place, number in enumerate(missing)}
-        dense, lexical, colbert = zip(*(known[number] for number in range(len(texts))), strict=True)
-        dense_only = kind == "dense" or not self.has_heads
-        return Vectors(np.stack(dense), None if dense_only else list(lexical), None if dense_only else list(colbert))
-
-    def _encode(self, kind: str, texts: Sequence[str], watch: Watch) -> Vectors:
-        encode = self.flag_model.encode_queries if kind == "query" else self.flag_model.encode_corpus
-        wanted = {"return_sparse": False, "return_colbert_vecs": False} if kind == "dense" else {}
+    def _encode(self, method: str, texts: Sequence[str], watch: Watch, **wanted: bool) -> Vectors:
+        """By a method of FlagEmbedding's."""
         self.flag_model.model.watch = watch
         with _stdout_kept_clean(), _bars_kept_off(), _explained(self.model.name, f"on {self.settings.device}"):
-            encoded = encode(list(texts), **wanted)
+            encoded = getattr(self.flag_model, method)(list(texts), **wanted)
         vectors = Vectors(encoded["dense_vecs"], encoded["lexical_weights"], encoded["colbert_vecs"])
         # Checked here because FlagEmbedding drops a NaN token weight unseen, and NaN sorts to one end of a ranking.
         if not all(np.isfinite(array).all() for array in [vectors.dense, *(vectors.colbert or [])]):
@@ -148,8 +123,6 @@ class Encoder:
         return vectors
 
     def close(self) -> None:
-        if self.cache:
-            self.cache.close()
         # FlagEmbedding does this in __del__, which at the interpreter's exit may find its modules gone.
         if loaded := self.__dict__.pop("flag_model", None):
             loaded.stop_self_pool()

@@ -15,29 +15,29 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import re
 import shlex
-from dataclasses import fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
+from m3kit import records
 from m3kit.arguments import add_encoding_arguments
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import EvalData, read_eval_data
 from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
 from m3kit.evaluation.newest import with_newest_run
+from m3kit.evaluation.sample import choosing_half
 from m3kit.evaluation.serving import HYBRID, hybrid_settings
 from m3kit.evaluation.table import render_table
-from m3kit.evaluation.trained_with import Encoding
+from m3kit.evaluation.trained_with import Encoding, training_told
 from m3kit.progress import quiet, say
 
 KIT = Path(__file__).parents[2]
 if not (KIT / "requirements.txt").is_file():
-    # Installed as a package: runs and caches are in the folder where it is called.
+    # Installed as a package: runs are in the folder where it is called.
     KIT = Path()
 GENERAL = Path(__file__).parent / "general"
-VECTORS = KIT / "cache" / "vectors"
 NONE = "none"
 
 
@@ -60,21 +60,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="folder in BEIR form with text of other kinds, for what was forgotten; auto: the kit's; none",
     )
-    parser.add_argument(
-        "--hybrid_weights",
-        default="1,0.3,1",
-        metavar="DENSE,SPARSE,COLBERT",
-        help="three numbers: how the hybrid score of the table adds up the three (default: %(default)s)",
-    )
     add_encoding_arguments(parser, "(default: as each model was trained)")
     parser.add_argument(
         "--cache_dir", help="where hub models are kept (default: as in that run, else the hub library's own place)"
-    )
-    parser.add_argument(
-        "--vector_cache",
-        default=str(VECTORS),
-        metavar="FOLDER",
-        help="where vectors of the base are kept for the next time, or none (default: %(default)s)",
     )
 
 
@@ -84,8 +72,7 @@ def run(args: argparse.Namespace) -> None:
     if not (args.models and args.eval_data and args.output_dir):
         args = with_newest_run(args, KIT)
     paths = parse_models(args.models)
-    weights = parse_weights(args.hybrid_weights)
-    data = read_eval_folder(args.eval_data)
+    data, judged_on = _judging(read_eval_folder(args.eval_data), Path(list(paths.values())[-1]))
     general = _general(args.general_data, data)
     make_folder(args.output_dir)
     # Late, so that errors in arguments and data do not wait for torch.
@@ -96,26 +83,42 @@ def run(args: argparse.Namespace) -> None:
             paths,
             data,
             general=general,
-            weights=weights,
-            vector_cache=None if args.vector_cache == NONE else Path(args.vector_cache),
             cache_dir=args.cache_dir,
             device=args.device,
             precision=args.precision,
             batch_size=args.batch_size,
             encoding={field.name: getattr(args, field.name) for field in fields(Encoding)},
+            judged_on=judged_on,
         )
+    if told := training_told(Path(list(paths.values())[-1])):
+        metrics = replace(metrics, verdict=f"{metrics.verdict}\n{told}")
     # First, for metrics.json says that the evaluation is done.
-    if "serving" in metrics:
-        write_json(hybrid_settings(metrics, args.output_dir), args.output_dir / HYBRID)
-    written = write_json(metrics, args.output_dir / "metrics.json")
+    if metrics.serving:
+        records.write(hybrid_settings(metrics, args.output_dir), args.output_dir / HYBRID)
+    written = records.write(metrics, args.output_dir / records.METRICS)
     if args.json:
-        print(json.dumps(metrics, ensure_ascii=False, allow_nan=False))
+        print(json.dumps(asdict(metrics), ensure_ascii=False, allow_nan=False))
     elif args.brief:
-        print(metrics["verdict"])
+        print(metrics.verdict)
     else:
-        print(render_table(metrics), metrics["verdict"], sep="\n\n")
+        print(render_table(metrics), metrics.verdict, sep="\n\n")
     with quiet(args.brief):
         say(f"All numbers and settings are in {written}.")
+
+
+def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
+    """What of the test data judges a run's model, and how that is come by, in words.
+
+    Queries by which its checkpoint was chosen would be too kind to it: where half of them chose, the others judge.
+    """
+    run = records.read(model / records.RUN, records.Run, "train it again") if (model / records.RUN).is_file() else None
+    if not run or not run.chosen_on or Path(run.settings.get("eval_data") or "").resolve() != data.folder.resolve():
+        return data, ""
+    if run.chosen_on == "half":
+        return choosing_half(data)[1], "Judged by the half of the test data that did not choose the checkpoint."
+    return data, (
+        "The same test data chose the checkpoint, for it is too little to be parted: the figures are a little too good."
+    )
 
 
 def _require_run_folder(folder: Path) -> None:
@@ -147,21 +150,6 @@ def parse_models(given: list[str]) -> dict[str, str]:
     return models
 
 
-def parse_weights(given: str) -> dict[str, float]:
-    """ "DENSE,SPARSE,COLBERT", such as 1,0.3,1. Raises ``KitError``."""
-    try:
-        weights = [float(part) for part in given.split(",")]
-    except ValueError:
-        weights = []
-    names = ("dense", "sparse", "colbert")
-    if len(weights) != len(names) or not all(math.isfinite(w) and w >= 0 for w in weights) or not any(weights):
-        raise KitError(
-            f"--hybrid_weights {given!r} is not three numbers of 0 or more, not all 0; "
-            "write dense,sparse,colbert, for example 1,0.3,1"
-        )
-    return dict(zip(names, weights, strict=True))
-
-
 def _general(given: str, data: EvalFolder) -> EvalData | None:
     if given == NONE:
         return None
@@ -178,11 +166,3 @@ def make_folder(folder: Path) -> None:
         raise KitError(f"--output_dir {folder} cannot be made ({error}); choose another folder") from error
     if not os.access(folder, os.W_OK):
         raise KitError(f"--output_dir {folder} may not be written to; choose another folder or change its rights")
-
-
-def write_json(content: dict, target: Path) -> Path:
-    """Write under a temporary name and rename it, so that no reader meets half a file."""
-    temporary = target.with_name(target.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, target)
-    return target

@@ -1,7 +1,7 @@
-"""How good ranked lists are, query by query, with ir-measures: nDCG@10, MRR@10, recall@10, recall@100 and MAP.
+"""How good ranked lists are, query by query, with ir-measures: nDCG@10, success@10, MRR@10, recall and MAP.
 
-nDCG uses the grades as gains, the others count a grade of 1 or more as relevant. A query whose list is empty counts as
-0. MAP sees as much of a list as was ranked.
+nDCG uses the grades as gains, the others count a grade of 1 or more as relevant. success@10 is 1 where a relevant
+passage is among the first ten. A query whose list is empty counts as 0. MAP sees as much of a list as was ranked.
 """
 
 from __future__ import annotations
@@ -10,17 +10,18 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from m3kit.records import FOUND, HEADLINE
+
 # As ir-measures calls them, with cut-offs; its parser of "RR@10" fails on Python 3.14. pytrec_eval has no cut-off for
 # RR: ir-measures then uses its own copy of MS MARCO's script.
 MEASURES = {
-    "nDCG@10": ("nDCG", 10),
+    HEADLINE: ("nDCG", 10),
+    FOUND: ("Success", 10),
     "MRR@10": ("RR", 10),
     "recall@10": ("R", 10),
     "recall@100": ("R", 100),
     "MAP": ("AP", None),
 }
-HEADLINE = "nDCG@10"
-SCORES = ("dense", "sparse", "colbert", "hybrid")
 
 
 def measure(

@@ -10,8 +10,9 @@ import numpy as np
 from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.bm25 import Bm25
 from m3kit.evaluation.encode import Encoder
-from m3kit.evaluation.metrics import MEASURES, SCORES, measure
-from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS, Candidates, Ranker
+from m3kit.evaluation.metrics import MEASURES, measure
+from m3kit.evaluation.scores import CANDIDATES, Candidates, Ranker
+from m3kit.records import SCORES
 
 TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
 
@@ -31,12 +32,11 @@ class Found:
     passage_ids: list[str]
     candidates: dict[str, Candidates]
     scores: tuple[str, ...]
-    weights: dict[str, float]
 
     def rankings(self, score: str) -> dict[str, list[str]]:
         """Query id → passage ids, best first."""
         return {
-            query: [self.passage_ids[number] for number in found.ranking(score, self.weights)]
+            query: [self.passage_ids[number] for number in found.ranking(score)]
             for query, found in self.candidates.items()
         }
 
@@ -50,13 +50,11 @@ def in_order(data: EvalData) -> list[str]:
     return sorted(data.passages, reverse=True)
 
 
-def retrieve(
-    encoder: Encoder, data: EvalData, weights: Mapping[str, float] = HYBRID_WEIGHTS, bm25: Bm25 | None = None
-) -> Found:
+def retrieve(encoder: Encoder, data: EvalData, bm25: Bm25 | None = None) -> Found:
     """Rank all passages for all queries.
 
-    ``weights`` of the hybrid score. With ``bm25``, an index of the passages in their order, all scores of its first
-    CANDIDATES are known too, and its own are among the candidates' scores.
+    With ``bm25``, an index of the passages in their order, all scores of its first CANDIDATES are known too, and its
+    own are among the candidates' scores.
     """
     passage_ids = in_order(data)
     numbers = {passage: number for number, passage in enumerate(passage_ids)}
@@ -79,7 +77,6 @@ def retrieve(
         passage_ids=passage_ids,
         candidates=dict(zip(data.queries, candidates, strict=True)),
         scores=SCORES if encoder.has_heads else ("dense",),
-        weights=dict(weights),
     )
 
 

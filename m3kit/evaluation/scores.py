@@ -89,9 +89,9 @@ class QueryTokens:
         return scores
 
 
-def hybrid_scores(scores: Mapping[str, Any], weights: Mapping[str, float] = HYBRID_WEIGHTS) -> Any:
+def hybrid_scores(scores: Mapping[str, Any]) -> Any:
     """Return the weighted sum of the scores: an array if they are arrays, a number if they are numbers."""
-    return sum(weight * scores[name] for name, weight in weights.items())
+    return sum(weight * scores[name] for name, weight in HYBRID_WEIGHTS.items())
 
 
 @dataclass(frozen=True)
@@ -107,15 +107,13 @@ class Candidates:
     scores: dict[str, np.ndarray]
     first: dict[str, np.ndarray]
 
-    def ranking(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
+    def ranking(self, score: str) -> np.ndarray:
         """Passage numbers from best to worst; of equal scores the lower number first."""
-        return self.numbers[self.places(score, weights)]
-
-    def places(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
         if score in self.first:
-            return self.first[score]
+            return self.numbers[self.first[score]]
         pool = np.union1d(self.first["dense"], self.first["sparse"])
-        return pool[np.argsort(-self.values(score, weights)[pool], kind="stable")]
+        values = hybrid_scores(self.scores) if score == "hybrid" else self.scores[score]
+        return self.numbers[pool[np.argsort(-values[pool], kind="stable")]]
 
     def with_bm25(self, first: Sequence[int], scores: np.ndarray) -> Candidates:
         """With BM25 beside the model's scores.
@@ -130,9 +128,6 @@ class Candidates:
             self.scores | {"bm25": scaled[self.numbers]},
             self.first | {"bm25": np.searchsorted(self.numbers, np.array(first, dtype=np.int64))},
         )
-
-    def values(self, score: str, weights: Mapping[str, float] = HYBRID_WEIGHTS) -> np.ndarray:
-        return hybrid_scores(self.scores, weights) if score == "hybrid" else self.scores[score]
 
 
 class Ranker:

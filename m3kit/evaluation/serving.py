@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3kit.evaluation.metrics import HEADLINE
 from m3kit.evaluation.significance import ROUNDING, compare_means
+from m3kit.records import FOUND, HEADLINE, Metrics, Served, Serving
 
 if TYPE_CHECKING:
     from m3kit.evaluation.retrieval import Found
@@ -142,23 +142,15 @@ def cross_validate(values: np.ndarray, costs: np.ndarray, seed: int = SEED) -> t
     return judged, chosen
 
 
-def serving(founds: Mapping[str, Found]) -> dict:
-    """The entry "serving" of metrics.json: of each model the weights to serve, and what they are worth.
+def serving(founds: Mapping[str, Found]) -> Serving:
+    """Of each model the weights to serve, and what they are worth.
 
     ``founds``: the models on the same queries, with BM25; the first is the base.
     """
     queries = len(next(iter(founds.values())).candidates)
     few = queries < LEAST_TO_CHOOSE
-    entry: dict = {
-        "metric": HEADLINE,
-        "queries": queries,
-        "bm25_scaling": SCALING,
-        "folds": None if few else FOLDS,
-        "reason": f"{queries} queries are too few to choose weights by: at least {LEAST_TO_CHOOSE} are needed"
-        if few
-        else None,
-        "models": {},
-    }
+    reason = f"{queries} queries are too few to choose weights by: at least {LEAST_TO_CHOOSE} are needed"
+    models: dict[str, Served] = {}
     base: dict[str, np.ndarray] = {}
     for name, found in founds.items():
         parts = [part for part in PARTS if part == "bm25" or part in found.scores]
@@ -166,52 +158,49 @@ def serving(founds: Mapping[str, Found]) -> dict:
         values, costs = values_of(found, options), np.array([cost(weights) for weights in options])
         judged, folds = (values[-1], []) if few else cross_validate(values, costs)
         weights = DEFAULT if few else options[choose(values, costs)]
-        base = base or {"base_dense": values[0], "bm25": values[len(parts) - 1], "base_served": judged}
-        against = base if entry["models"] else {key: base[key] for key in ("base_dense", "bm25")}
-        told, *compared = compare_means(
-            np.stack([0 * judged, *against.values()]), np.stack([judged] * (1 + len(against)))
+        others = {"dense": values[0], "bm25": values[len(parts) - 1]} | base
+        base = base or {"base_dense": values[0], "base_served": judged}
+        models[name] = Served(
+            weights,
+            say_weights(weights),
+            # A query has some nDCG@10 if anything relevant is among its first ten.
+            {HEADLINE: float(judged.mean()), FOUND: float((judged > 0).mean())},
+            compare_means(0 * judged, judged).interval,
+            {part: float(values[place].mean()) for place, part in enumerate(parts)},
+            {other: compare_means(theirs, judged) for other, theirs in others.items()},
+            [say_weights(options[number]) for number in folds],
         )
-        entry["models"][name] = {
-            "weights": weights,
-            "says": say_weights(weights),
-            HEADLINE: told["change"],
-            "interval": told["interval"],
-            "alone": {part: float(values[place].mean()) for place, part in enumerate(parts)},
-            "weights_by_fold": [say_weights(options[number]) for number in folds],
-            "against": dict(zip(against, compared, strict=True)),
-        }
-    return entry
+    return Serving(queries, None if few else FOLDS, reason if few else None, models)
 
 
 # ---- what is kept beside the model ---------------------------------------------------------------------------------
 
 
-def hybrid_settings(metrics: Mapping, output_dir: Path) -> dict:
-    """What hybrid.json holds: how the last model of metrics.json is to be served. The same for the same evaluation."""
-    name, model = list(metrics["models"].items())[-1]
-    served, bm25 = metrics["serving"]["models"][name], metrics["bm25"]["settings"]
-    is_here = Path(model["path"]).resolve() == output_dir.resolve()
+def hybrid_settings(metrics: Metrics, output_dir: Path) -> dict:
+    """What hybrid.json holds: how the last model is to be served. The same for the same evaluation."""
+    assert metrics.serving  # there is nothing to keep without
+    name, model = metrics.last, metrics.models[metrics.last]
+    served, candidates = metrics.serving.models[name], metrics.settings["candidates"]
+    firsts = " and of ".join(NAMES.get(part, part) for part in sources(served.weights))
     return {
-        "model": "." if is_here else model["path"],
-        "score": served["says"],
-        "weights": served["weights"],
-        "candidates": metrics["settings"]["candidates"],
-        "bm25": {**bm25, "scaling": SCALING},
-        "encoding": model["settings"],
+        "model": "." if Path(model.path).resolve() == output_dir.resolve() else model.path,
+        "score": served.says,
+        "weights": served.weights,
+        "candidates": candidates,
+        "bm25": {**metrics.settings["bm25"], "scaling": SCALING},
+        "encoding": model.settings,
         "figures": {
-            HEADLINE: served[HEADLINE],
-            "interval": served["interval"],
-            "queries": metrics["serving"]["queries"],
-            "folds": metrics["serving"]["folds"],
-            "reason": metrics["serving"]["reason"],
-            "alone": served["alone"],
+            **served.figures,
+            "interval": served.interval,
+            "queries": metrics.serving.queries,
+            "folds": metrics.serving.folds,
+            "reason": metrics.serving.reason,
+            "alone": served.alone,
         },
         "how_to": [
             "from m3kit.hybrid import HybridSearcher",
             "searcher = HybridSearcher('the folder of this file', passages)",
             "searcher.search(queries, k=10)  # of each query (number of the passage, score), best first",
-            f"elsewhere: rank the first {metrics['settings']['candidates']} of "
-            f"{' and of '.join(NAMES.get(part, part) for part in sources(served['weights']))} by {served['says']}, "
-            f"BM25 {SCALING}",
+            f"elsewhere: rank the first {candidates} of {firsts} by {served.says}, BM25 {SCALING}",
         ],
     }

@@ -9,17 +9,16 @@
 
 V-measures have a test of their own, see there. p below 0.05 decides. Everything is drawn from one seed, so that the
 same results give the same numbers.
-
-scipy's permutation_test and bootstrap give the same; 25 metrics of 10,000 queries take them 100 s. Here a resampling is
-a row of a matrix and shared by all metrics, so that it is a matrix product of 3 s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, TypedDict
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from m3kit.records import Change
 
 RESAMPLES = 9999
 LEVEL = 0.05
@@ -34,54 +33,48 @@ ROUNDING = 1e-12
 Values = Sequence[Any] | np.ndarray
 
 
-class Comparison(TypedDict):
-    """Second model minus first; a higher figure is better."""
-
-    change: float
-    interval: list[float]
-    p: float
-    verdict: str
-
-
-def compare_means(first: np.ndarray, second: np.ndarray) -> Any:
-    """Means over items. Arrays (items,) give one ``Comparison``; arrays (metrics, items) a list with one a metric.
-
-    Metrics of the same items belong into one call: they share the resampling, which is most of the work.
-    """
+def compare_means(first: Values, second: Values) -> Change:
+    """Means over items, both (items,); second minus first."""
     differences = np.asarray(second, np.float64) - np.asarray(first, np.float64)
-    # (items, metrics), and from here on sums over items are matrix products.
-    columns = np.atleast_2d(differences).T
-    items = len(columns)
-    changes = columns.mean(axis=0)
-    # A swap turns an item's difference round.
-    null = np.concatenate([(1 - 2 * swaps) @ columns for swaps in _swaps(items)]) / items
-    drawn = np.concatenate([counts @ columns for counts in _draws(items)]) / items
-    found = [
-        _comparison(
-            change, _share_as_large(null[:, number], change, len(null) < RESAMPLES), *_interval(drawn[:, number])
-        )
-        for number, change in enumerate(changes)
-    ]
-    return found if differences.ndim == 2 else found[0]
+    # Swaps change nothing where both are equal, which many are.
+    moved, items = differences[differences != 0], len(differences)
+
+    def mean(values: np.ndarray, axis: int) -> np.ndarray:
+        return values.sum(axis=axis) / items
+
+    p = _p((moved,), mean) if len(moved) > 1 else 1.0
+    return _change(differences.mean(), p, _interval((differences,), np.mean))
 
 
-def compare_spearman(gold: Values, first: np.ndarray, second: np.ndarray) -> Comparison:
-    """Spearman correlations with ``gold``.
+def compare_spearman(gold: Values, first: Values, second: Values) -> Change:
+    """Spearman correlations with ``gold``, all (items,).
 
     The test swaps the two models' ranks of an item, not their similarities: one model's may all be higher than the
     other's. The interval ranks anew in each resample.
     """
     from scipy.stats import rankdata
 
-    gold_ranks, one, two = (rankdata(values) - (len(gold) + 1) / 2 for values in (gold, first, second))
-    change = _correlation_of(gold_ranks, two) - _correlation_of(gold_ranks, one)
-    null = np.concatenate([_swapped_correlations(swaps, gold_ranks, one, two) for swaps in _swaps(len(gold))])
-    rankings = [_Ranking(values) for values in (gold, first, second)]
-    drawn = np.concatenate([_drawn_correlations(counts, *rankings) for counts in _draws(len(gold))])
-    return _comparison(change, _share_as_large(null, change, len(null) < RESAMPLES), *_interval(drawn))
+    ranks = [rankdata(values) for values in (gold, first, second)]
+
+    def gain(one: np.ndarray, two: np.ndarray, axis: int = -1) -> np.ndarray:
+        return _correlation(ranks[0], two) - _correlation(ranks[0], one)
+
+    def ranked_gain(*drawn: np.ndarray, axis: int = -1) -> np.ndarray:
+        gold, one, two = (rankdata(values, axis=-1) for values in drawn)
+        return _correlation(gold, two) - _correlation(gold, one)
+
+    columns = tuple(np.asarray(values, np.float64) for values in (gold, first, second))
+    return _change(float(gain(*ranks[1:])), _p(tuple(ranks[1:]), gain), _interval(columns, ranked_gain))
 
 
-def compare_v_measure(labels: Values, first_clusters: np.ndarray, second_clusters: np.ndarray) -> Comparison:
+def _correlation(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+    """Pearson's, over the last axis; 0 where one is constant."""
+    one, two = (values - values.mean(axis=-1, keepdims=True) for values in (one, two))
+    spread = np.sqrt((one**2).sum(axis=-1) * (two**2).sum(axis=-1))
+    return np.where(spread > ROUNDING, (one * two).sum(axis=-1) / np.maximum(spread, ROUNDING), 0.0)
+
+
+def compare_v_measure(labels: Values, first_clusters: np.ndarray, second_clusters: np.ndarray) -> Change:
     """V-measures of two clusterings, or, of arrays (seeds, items), the means over the seeds.
 
     The cluster numbers of two models do not correspond, so there is nothing to swap; and an item drawn twice makes its
@@ -106,107 +99,7 @@ def compare_v_measure(labels: Values, first_clusters: np.ndarray, second_cluster
     else:
         p = 0.0 if error <= ROUNDING else 2 * t.sf(abs(change) / error, items - 1)
     reach = error * t.ppf(1 - LEVEL / 2, items - 1) if items > 1 else 0.0
-    return _comparison(change, max(p, min(surest, 1.0)), change - reach, change + reach)
-
-
-# ---- resampling -----------------------------------------------------------------------------------------------------
-
-
-def _swaps(items: int) -> Iterator[np.ndarray]:
-    """Blocks (resamples, items) of 0 and 1, where 1 swaps an item's pair: all that there are, where these are few."""
-    step = max(1, AT_ONCE // items)
-    if 2**items <= RESAMPLES:
-        every = np.arange(2**items)[:, None] >> np.arange(items) & 1
-        yield every.astype(np.float64)
-        return
-    random = np.random.default_rng(SEED)
-    for start in range(0, RESAMPLES, step):
-        yield random.integers(0, 2, (min(step, RESAMPLES - start), items), dtype=np.int8).astype(np.float64)
-
-
-def _draws(items: int) -> Iterator[np.ndarray]:
-    """Blocks (resamples, items) of how often each item was drawn, with replacement and as many as there are."""
-    step = max(1, AT_ONCE // items)
-    random = np.random.default_rng(SEED)
-    for start in range(0, RESAMPLES, step):
-        rows = min(step, RESAMPLES - start)
-        drawn = random.integers(0, items, (rows, items)) + items * np.arange(rows)[:, None]
-        yield np.bincount(drawn.ravel(), minlength=rows * items).reshape(rows, items).astype(np.float64)
-
-
-def _share_as_large(null: np.ndarray, change: float, exact: bool) -> float:
-    """Two-sided p. What was seen is itself one of the possible swaps: counted among all, added to a random sample."""
-    as_large = int(np.count_nonzero(np.abs(null) >= abs(change) - ROUNDING))
-    return as_large / len(null) if exact else (as_large + 1) / (len(null) + 1)
-
-
-def _interval(drawn: np.ndarray) -> tuple[float, float]:
-    low, high = np.percentile(drawn, [100 * LEVEL / 2, 100 * (1 - LEVEL / 2)])
-    return low, high
-
-
-def _comparison(change: float, p: float, low: float, high: float) -> Comparison:
-    verdict = "no difference" if p >= LEVEL else "better" if change > 0 else "worse"
-    return {"change": float(change), "interval": [float(low), float(high)], "p": float(p), "verdict": verdict}
-
-
-# ---- Spearman -------------------------------------------------------------------------------------------------------
-
-
-def _correlation(count, a, b, aa, bb, ab):
-    """Pearson's correlation from sums over items: of a, b, their squares and their product; 0 where one is constant."""
-    covariance = ab - a * b / count
-    variances = (aa - a * a / count) * (bb - b * b / count)
-    # Variances are either 0 or, of ranks, not far below 1.
-    return np.where(variances > ROUNDING, covariance / np.sqrt(np.maximum(variances, ROUNDING)), 0.0)
-
-
-def _correlation_of(one: np.ndarray, two: np.ndarray) -> float:
-    return float(_correlation(len(one), one.sum(), two.sum(), one @ one, two @ two, one @ two))
-
-
-def _swapped_correlations(swaps: np.ndarray, gold: np.ndarray, one: np.ndarray, two: np.ndarray) -> np.ndarray:
-    """Second model's correlation minus the first's after swaps: all sums are linear in what is swapped."""
-    count, gold_sum, gold_square = len(gold), gold.sum(), gold @ gold
-    moved, moved_square, moved_product = (
-        swaps @ (end - start) for start, end in ((one, two), (one * one, two * two), (one * gold, two * gold))
-    )
-    ones = _correlation(
-        count, one.sum() + moved, gold_sum, one @ one + moved_square, gold_square, one @ gold + moved_product
-    )
-    twos = _correlation(
-        count, two.sum() - moved, gold_sum, two @ two - moved_square, gold_square, two @ gold - moved_product
-    )
-    return twos - ones
-
-
-class _Ranking:
-    """Ranks of resampled items without sorting again: the order of the values stays, only how many of each changes."""
-
-    def __init__(self, values: Values) -> None:
-        _, self.group, sizes = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-        self.order = np.argsort(self.group, kind="stable")
-        self.starts = np.cumsum(sizes) - sizes
-
-    def ranks(self, counts: np.ndarray) -> np.ndarray:
-        """Ranks (resamples, items), 0 in the middle; equal values share the mean of their ranks."""
-        groups = np.add.reduceat(counts[:, self.order], self.starts, axis=1)
-        middles = np.cumsum(groups, axis=1) - groups / 2
-        return (middles - counts.shape[1] / 2)[:, self.group]
-
-
-def _drawn_correlations(counts: np.ndarray, gold: _Ranking, first: _Ranking, second: _Ranking) -> np.ndarray:
-    g = gold.ranks(counts)
-    correlations = []
-    for ranking in (first, second):
-        r = ranking.ranks(counts)
-        # Ranks about their middle sum to 0.
-        sums = (np.einsum("ri,ri,ri->r", counts, x, y) for x, y in ((r, r), (g, g), (r, g)))
-        correlations.append(_correlation(counts.shape[1], 0.0, 0.0, *sums))
-    return correlations[1] - correlations[0]
-
-
-# ---- V-measure ------------------------------------------------------------------------------------------------------
+    return _change(change, max(p, min(surest, 1.0)), (change - reach, change + reach))
 
 
 def _v_measures(labels: Values, clusters: np.ndarray) -> np.ndarray:
@@ -228,7 +121,54 @@ def _entropies(group: np.ndarray, items: np.ndarray) -> np.ndarray:
         return count * np.log(np.maximum(count, 1))
 
     sizes = np.bincount(group)
-    own = sizes[group]
-    whole = n_log_n(sizes).sum()
+    own, whole = sizes[group], n_log_n(sizes).sum()
     sums = np.concatenate([[whole], whole - n_log_n(own) + n_log_n(own - 1)])
     return np.log(np.maximum(items, 1)) - sums / np.maximum(items, 1)
+
+
+# ---- resampling -----------------------------------------------------------------------------------------------------
+
+
+def _p(columns: tuple[np.ndarray, ...], statistic: Any) -> float:
+    """Of swapping each item's pair; of one column, of changing each item's sign. Exact where there are few items."""
+    from scipy.stats import permutation_test
+
+    return permutation_test(
+        columns,
+        statistic,
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_batch(columns),
+        rng=np.random.default_rng(SEED),
+    ).pvalue
+
+
+def _interval(columns: tuple[np.ndarray, ...], statistic: Any) -> tuple[float, float]:
+    """Low and high; of one item its own value."""
+    from scipy.stats import bootstrap
+
+    if len(columns[0]) == 1:
+        return (float(statistic(*columns, axis=-1)),) * 2
+    found = bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=_batch(columns),
+        confidence_level=1 - LEVEL,
+        method="percentile",
+        rng=np.random.default_rng(SEED),
+    ).confidence_interval
+    return found.low, found.high
+
+
+def _batch(columns: tuple[np.ndarray, ...]) -> int:
+    """Resamples at once."""
+    return max(1, AT_ONCE // len(columns[0]))
+
+
+def _change(change: float, p: float, interval: tuple[float, float]) -> Change:
+    verdict: Any = "no difference" if p >= LEVEL else "better" if change > 0 else "worse"
+    return Change(float(change), (float(interval[0]), float(interval[1])), float(p), verdict)

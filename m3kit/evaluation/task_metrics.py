@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from m3kit.evaluation.significance import Comparison, compare_means, compare_spearman, compare_v_measure
+from m3kit.evaluation.significance import compare_means, compare_spearman, compare_v_measure
+from m3kit.records import Change
 
 # One k-means may end in a poor optimum: the mean over several starts says what the vectors allow.
 KMEANS_SEEDS = (0, 1, 2, 3, 4)
@@ -35,7 +36,7 @@ class Outcomes(ABC):
     notes: list[str] = field(default_factory=list, kw_only=True)
 
     @abstractmethod
-    def compare(self, other: Any) -> dict[str, Comparison]:
+    def compare(self, other: Any) -> dict[str, Change]:
         """Compare the other model's figures, of the same class, with these, on the same items."""
 
 
@@ -44,7 +45,7 @@ class StsOutcomes(Outcomes):
     gold: np.ndarray
     similarities: np.ndarray
 
-    def compare(self, other: StsOutcomes) -> dict[str, Comparison]:
+    def compare(self, other: StsOutcomes) -> dict[str, Change]:
         return {"Spearman": compare_spearman(self.gold, self.similarities, other.similarities)}
 
 
@@ -54,7 +55,7 @@ class ClassificationOutcomes(Outcomes):
 
     right: dict[str, np.ndarray]
 
-    def compare(self, other: ClassificationOutcomes) -> dict[str, Comparison]:
+    def compare(self, other: ClassificationOutcomes) -> dict[str, Change]:
         return {metric: compare_means(right, other.right[metric]) for metric, right in self.right.items()}
 
 
@@ -65,7 +66,7 @@ class ClusteringOutcomes(Outcomes):
     labels: np.ndarray
     clusters: np.ndarray
 
-    def compare(self, other: ClusteringOutcomes) -> dict[str, Comparison]:
+    def compare(self, other: ClusteringOutcomes) -> dict[str, Change]:
         return {"V-measure": compare_v_measure(self.labels, self.clusters, other.clusters)}
 
 

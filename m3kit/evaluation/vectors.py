@@ -23,9 +23,3 @@ class Vectors:
     def heads(self) -> tuple[list[dict[str, float]], list[np.ndarray]] | None:
         """(lexical, colbert), where there are both."""
         return None if self.lexical is None or self.colbert is None else (self.lexical, self.colbert)
-
-    def of(self, number: int) -> tuple[np.ndarray, dict[str, float] | None, np.ndarray | None]:
-        """The vectors of one text."""
-        if not (heads := self.heads):
-            return self.dense[number], None, None
-        return self.dense[number], heads[0][number], heads[1][number]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.bm25 import SETTINGS, Terms, main_language
+from m3kit.evaluation.bm25 import SETTINGS, Terms
 from m3kit.progress import bar
 
 
@@ -18,9 +18,8 @@ class ShardedBm25:
     """
 
     def __init__(self, queries: Sequence[str], passages: Sequence[str]):
-        language, says = main_language(passages)
-        self._terms = Terms(language)
-        self.settings = {**SETTINGS, "language": says, **self._terms.settings}
+        self._terms = Terms(passages)
+        self.settings = {**SETTINGS, **self._terms.settings}
         # Learnt first, so that the queries' words have the lowest numbers; only these are compared.
         found = [self._learn(text) for text in queries]
         self._words = len(self._terms.vocabulary)

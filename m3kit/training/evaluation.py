@@ -14,11 +14,11 @@ from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
 from m3kit.evaluation.encode import Encoder, EncodeSettings, probed_once
 from m3kit.evaluation.folder import read_eval_folder
-from m3kit.evaluation.metrics import HEADLINE
 from m3kit.evaluation.models import ModelFolder
 from m3kit.evaluation.retrieval import retrieve
 from m3kit.evaluation.sample import sample
 from m3kit.evaluation.vectors import Vectors
+from m3kit.records import HEADLINE
 from m3kit.training.model import M3Model
 
 
@@ -64,7 +64,7 @@ class LiveEncoder(Encoder):
     def __init__(self, model: M3Model, tokenizer, settings: EncodeSettings, autocast) -> None:
         head = model.colbert_linear
         self.model = ModelFolder("tuned", "memory", Path(), head and head.out_features, None if head else "dense only")
-        self.settings, self.has_heads, self.notes, self.cache = settings, head is not None, [], None
+        self.settings, self.has_heads, self.notes = settings, head is not None, []
         self.flag_model, self.autocast = LiveEmbedder(model, tokenizer, settings), autocast
 
     def _encode(self, *args, **kwargs) -> Vectors:
