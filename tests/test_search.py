@@ -118,6 +118,13 @@ def test_queries_come_from_stdin_a_line_each(run, capsys, monkeypatch):
     assert out.count("BEFORE") == 2 and BOLD not in out
 
 
+def test_on_a_terminal_they_are_asked_for_until_an_empty_line(run, capsys, monkeypatch):
+    typed = iter(["river", "stone", "", "never"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    assert said(capsys, run)[0].count("BEFORE") == 2 and next(typed) == "never"
+
+
 @pytest.mark.parametrize("columns", [60, 80, 200])
 def test_the_terminal_has_two_columns_where_they_fit(run, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))

@@ -15,7 +15,7 @@ from search_helpers import search_of, write_run
 
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import read_eval_data
-from m3kit.search.marks import mark, read_marks
+from m3kit.search.marks import check_marks, mark, read_marks
 from m3kit.search.server import LARGEST, LONGEST, listen, make_app, meant_for
 
 TEXTS = {"d1": "one", "d2": "two"}
@@ -40,7 +40,13 @@ def test_it_shows_both_sides_and_loads_nothing_from_elsewhere(page):
     text = answer.text
     assert text.index("Before</h2>") < text.index("After</h2>") and "<mark>river</mark>" in text
     assert text.count("<li id=") == 10 and "ColBERT" in text
-    assert set(re.findall(r'(?:src|href|action)="([^"?#]*)', text)) <= {"/", "/mark", "/static/search.css", "data:,"}
+    assert set(re.findall(r'(?:src|href|action)="([^"?#]*)', text)) <= {
+        "",
+        "/",
+        "/mark",
+        "/static/search.css",
+        "data:,",
+    }
     assert "script" not in text and "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert page.get("/static/search.css").status_code == 200
 
@@ -143,7 +149,7 @@ def test_an_existing_set_is_added_to(tmp_path):
     mark(tmp_path, TEXTS, "a", ["d1"], None)
     mark(tmp_path, TEXTS, "b", [], "both")
     mark(tmp_path, TEXTS, "c", ["d2"], "before")
-    assert read_marks(tmp_path, TEXTS) == {
+    assert read_marks(tmp_path) == {
         "a": {"right": ["d1"], "better": None},
         "b": {"right": [], "better": "both"},
         "c": {"right": ["d2"], "better": "before"},
@@ -154,13 +160,13 @@ def test_an_existing_set_is_added_to(tmp_path):
 def test_other_passages_and_other_data_are_not_mixed_in(tmp_path):
     mark(tmp_path, TEXTS, "a", ["d1"], None)
     with pytest.raises(KitError, match="about other passages; move .* or keep the marks elsewhere with --marks"):
-        read_marks(tmp_path, {**TEXTS, "d3": "three"})
+        check_marks(tmp_path, {**TEXTS, "d3": "three"})
     (tmp_path / "marks.jsonl").write_text("{")
     with pytest.raises(KitError, match="is damaged"):
-        read_marks(tmp_path, TEXTS)
+        check_marks(tmp_path, TEXTS)
     (tmp_path / "marks.jsonl").unlink()
     with pytest.raises(KitError, match="were not marked here"):
-        read_marks(tmp_path, TEXTS)
+        check_marks(tmp_path, TEXTS)
 
 
 # ---- the server ----------------------------------------------------------------------------------------------------

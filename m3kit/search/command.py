@@ -31,7 +31,7 @@ HOST, PORT = "127.0.0.1", 8008
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class, parser.description = argparse.RawDescriptionHelpFormatter, __doc__
     # Options may stand between RUN and the query.
-    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign, assignment]
+    parser.parse_args = parser.parse_intermixed_args  # type: ignore[method-assign]
     parser.add_argument("run", type=Path, metavar="RUN", help="the folder of a finished run")
     parser.add_argument("query", nargs="?", help="what to look for (default: ask for it)")
     parser.add_argument(

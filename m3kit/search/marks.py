@@ -18,28 +18,34 @@ from m3kit.evaluation.beir import FILES, HEADER
 
 MARKED, MARKS = "marked", "marks.jsonl"
 SIDES = ("before", "after", "both", "neither")
+ELSEWHERE = "move that folder away, or keep the marks elsewhere with --marks FOLDER"
 
 
-def read_marks(folder: Path, passages: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-    """Query → {"right": ids, "better": side or None}. Raises ``KitError`` for what cannot be added to."""
-    elsewhere = f"move {folder} away, or keep the marks elsewhere with --marks FOLDER"
+def check_marks(folder: Path, passages: Mapping[str, str]) -> None:
+    """Raise ``KitError`` where a folder holds what marks of these passages cannot be added to."""
+    there, marks = [(folder / name).exists() for name in (FILES[0], MARKS)]
+    if there and not marks:
+        raise KitError(f"{folder} holds test data that were not marked here (no {MARKS}); {ELSEWHERE}")
+    if there and (folder / FILES[0]).read_bytes() != _corpus(passages):
+        raise KitError(f"the marks in {folder} are about other passages; {ELSEWHERE}")
+    read_marks(folder)
+
+
+def read_marks(folder: Path) -> dict[str, dict[str, Any]]:
+    """Query → {"right": ids, "better": side or None}. Raises ``KitError``."""
+    file = folder / MARKS
     try:
-        if (folder / FILES[0]).exists() and (folder / FILES[0]).read_bytes() != _corpus(passages):
-            raise KitError(f"the marks in {folder} are about other passages; {elsewhere}")
-        lines = (folder / MARKS).read_text("utf-8").splitlines() if (folder / MARKS).exists() else []
-        if not lines and (folder / FILES[2]).exists():
-            raise KitError(f"{folder} holds test data without {MARKS}, which were not marked here; {elsewhere}")
-        rows = [json.loads(line) for line in lines]
+        rows = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
         return {row["query"]: {"right": list(row["right"]), "better": row["better"]} for row in rows}
     except OSError as error:
-        raise KitError(f"{error.filename} cannot be read ({error.strerror}); make it readable") from error
+        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise KitError(f"{folder / MARKS} is damaged ({error}); {elsewhere}") from error
+        raise KitError(f"{file} is damaged ({error}); {ELSEWHERE}") from error
 
 
 def mark(folder: Path, passages: Mapping[str, str], query: str, right: list[str], better: str | None) -> None:
     """Keep the marks of a query, in place of earlier ones; with nothing marked it is taken out. Raises ``KitError``."""
-    marks = read_marks(folder, passages)
+    marks = read_marks(folder)
     marks.pop(query, None)
     if right or better:
         marks[query] = {"right": right, "better": better}
@@ -48,10 +54,8 @@ def mark(folder: Path, passages: Mapping[str, str], query: str, right: list[str]
     queries = _lines({"_id": ids[query], "text": query} for query in answered)
     pairs = [(ids[query], key, "1") for query, keys in answered.items() for key in keys]
     qrels = "".join("\t".join(fields) + "\n" for fields in [HEADER, *pairs]).encode()
-    files = {FILES[1]: queries, FILES[2]: qrels}
     # At no moment the qrels name a query that is not there.
-    for name in reversed(FILES[1:]) if not right else FILES[1:]:
-        files[name] = files.pop(name)
+    files = dict([(FILES[1], queries), (FILES[2], qrels)][:: 1 if right else -1])
     marked = _lines({"_id": ids[query], "query": query, **kept} for query, kept in marks.items())
     corpus = {} if (folder / FILES[0]).exists() else {FILES[0]: _corpus(passages)}
     try:

@@ -19,7 +19,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from m3kit.errors import KitError
 from m3kit.evaluation.serving import NAMES
 from m3kit.progress import say
-from m3kit.search.marks import SIDES, mark, read_marks
+from m3kit.search.marks import SIDES, check_marks, mark, read_marks
 from m3kit.search.subject import AFTER, BEFORE, Search
 from m3kit.search.words import marked, moved, shortened
 
@@ -40,12 +40,18 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
     """The page over a search. ``folder`` keeps the marks; ``host`` is where it listens."""
     app = Flask(__name__)
     app.config.update(MAX_CONTENT_LENGTH=LARGEST, MAX_FORM_PARTS=20)
-    app.jinja_env.filters.update(marked=marked, shortened=shortened, moved=moved)
-    subject, one_at_a_time = search.subject, threading.Lock()
-    passages, keys = subject.passages, list(subject.passages)
+    subject, keys, one_at_a_time = search.subject, search.keys, threading.Lock()
     models = [f"{name}={given}" for name, given in subject.models.items()]
-    command = ["python", "-m", "m3kit", "evaluate", "--models", *models, "--eval_data", str(folder)]
-    command += ["--output_dir", str(folder)]
+    command = ["python", "-m", "m3kit", "evaluate", "--models", *models]
+    command += ["--eval_data", str(folder), "--output_dir", str(folder)]
+    # What the page itself could not ask for is not offered.
+    examples = [query for query in subject.examples if len(query) <= LONGEST]
+    app.jinja_env.filters.update(marked=marked, shortened=shortened, moved=moved)
+    app.jinja_env.globals.update(
+        {"scores": subject.weights, "names": NAMES, "sides": SIDES, "longest": LONGEST, "subject": subject},
+        **{"notes": search.notes, "examples": examples, "command": shlex.join(command), "folder": folder},
+        **{"before": BEFORE, "after": AFTER},
+    )
 
     # So that the page comes back at once after a mark.
     @lru_cache(64)
@@ -63,14 +69,8 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
             abort(400, f"There is no such score: choose one of {', '.join(subject.weights)}.")
         return query, score
 
-    def page(status: int = 200, **shown: Any) -> tuple[str, int]:
-        query, score = shown.pop("wanted", ("", first_score))
-        return render_template(
-            "search.html",
-            **{"query": query, "score": score, "found": None, "marks": {}, "right": [], **shown},
-            scores=subject.weights, names=NAMES, sides=SIDES, longest=LONGEST, subject=subject, notes=search.notes,
-            before=BEFORE, after=AFTER, command=shlex.join(command), folder=folder,
-        ), status  # fmt: skip
+    def page(query: str = "", score: str = first_score, **shown: Any) -> str:
+        return render_template("search.html", query=query, score=score, **shown)
 
     @app.before_request
     def refuse_strangers() -> None:
@@ -89,22 +89,22 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
 
     @app.errorhandler(HTTPException)
     def refused(error: HTTPException) -> tuple[str, int]:
-        return page(error.code or 400, problem=error.description)
+        return page(problem=error.description), error.code or 400
 
     @app.errorhandler(KitError)
     def failed(error: KitError) -> tuple[str, int]:
-        return page(503, problem=str(error))
+        return page(problem=str(error)), 503
 
     @app.get("/", provide_automatic_options=False)
-    def show() -> tuple[str, int]:
+    def show() -> str:
         query, score = wanted(request.args)
         with one_at_a_time:
-            marks = read_marks(folder, passages)
+            marks = read_marks(folder)
             found = ask(query, score) if query else None
         mine = marks.get(query, {"right": [], "better": None})
         shown = {hit["_id"] for hits in found["models"].values() for hit in hits} if found else set()
-        unseen = [(keys.index(key), key, passages[key]) for key in mine["right"] if key not in shown]
-        return page(wanted=(query, score), found=found, marks=marks, unseen=unseen, **mine)
+        unseen = [(keys.index(key), key, subject.passages[key]) for key in mine["right"] if key not in shown]
+        return page(query, score, found=found, marks=marks, unseen=unseen, **mine)
 
     @app.post("/mark", provide_automatic_options=False)
     def take_mark() -> Any:
@@ -113,7 +113,7 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
         if not query or len(given) != 1:
             abort(400, "A mark names its query, and one passage or one side: mark on the page.")
         with one_at_a_time:
-            mine = read_marks(folder, passages).get(query, {"right": [], "better": None})
+            mine = read_marks(folder).get(query, {"right": [], "better": None})
             right, better = mine["right"], mine["better"]
             if "better" in given:
                 better = given["better"] or None
@@ -125,7 +125,7 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
                     abort(400, "There is no such passage: search again.")
                 key = keys[int(number)]
                 right = [other for other in right if other != key] + [key] * ("right" in given)
-            mark(folder, passages, query, right, better)
+            mark(folder, subject.passages, query, right, better)
         place = "verdict" if "better" in given else f"p{given.get('right') or given.get('not_right')}"
         return redirect(f"/?{urlencode({'q': query, 'score': score})}#{place}", 303)
 
@@ -156,7 +156,7 @@ class Handler(WSGIRequestHandler):
 
 def serve(search: Search, folder: Path, host: str, port: int, k: int, first_score: str) -> None:
     """Serve the page until Ctrl-C. Raises ``KitError`` where nothing can be served."""
-    read_marks(folder, search.subject.passages)
+    check_marks(folder, search.subject.passages)
     app = make_app(search, folder, host, k, first_score)
     with listen(host, port) as listening:
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)

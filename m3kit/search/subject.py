@@ -15,7 +15,7 @@ from m3kit.errors import KitError
 from m3kit.evaluation.beir import passage_text
 from m3kit.evaluation.evaluate import KIT
 from m3kit.evaluation.newest import base_of, eval_data_of, folder_of, read_run
-from m3kit.evaluation.rows import read_objects
+from m3kit.evaluation.rows import read_objects, string
 from m3kit.evaluation.scores import HYBRID_WEIGHTS
 from m3kit.evaluation.serving import HYBRID, PARTS, say_weights
 from m3kit.evaluation.trained_with import trained_encoding
@@ -39,6 +39,13 @@ class Subject:
     weights: dict[str, dict[str, float]]
     encoding: Mapping[str, Any]
     cache_dir: str | None
+
+    @property
+    def examples(self) -> list[str]:
+        """Five queries to try: those of the test data."""
+        file = self.corpus.with_name("queries.jsonl")
+        found = read_objects(file, lambda _, row: string(row, "text"), []) if file.is_file() else []
+        return [query for query in found if query][:5]
 
     @property
     def best_score(self) -> str:
@@ -163,5 +170,5 @@ class Search:
         bm25 = next(iter(self.engines.values())).bm25
         # Of every passage 0 where it lacks the word.
         counts = {word: np.count_nonzero(bm25.scores(word)) for word in terms(query)}
-        rare = [word for word, count in counts.items() if count <= max(10, len(self.keys) // 4)]
+        rare = [word for word, count in counts.items() if count <= max(10, len(self.keys) // 8)]
         return rare or list(counts)
