@@ -11,7 +11,6 @@ does the same with the weights of hybrid.json.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,9 +18,10 @@ from m3kit.errors import KitError
 from m3kit.evaluation.bm25 import Bm25
 from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.models import choose_device, choose_precision, find_model
-from m3kit.evaluation.serving import HYBRID, PARTS
+from m3kit.evaluation.serving import HYBRID
 from m3kit.search.engine import Engine
 from m3kit.search.kept import encode
+from m3kit.search.subject import read_hybrid
 
 
 class HybridSearcher:
@@ -52,24 +52,3 @@ class HybridSearcher:
         """Of each query at most ``k`` pairs of a passage's number, from 0, and its score, best first."""
         found = self.engine.search(queries, self.weights)
         return [list(zip(one.numbers[:k].tolist(), one.values[:k].tolist(), strict=True)) for one in found]
-
-
-def read_hybrid(file: Path) -> dict:
-    """What a hybrid.json holds. Raises ``KitError`` where there is none, or none of this version of the kit."""
-    again = "evaluate again with python -m m3kit evaluate"
-    try:
-        settings = json.loads(file.read_bytes())
-        known = set(settings["weights"]) == set(PARTS) and {"model", "encoding"} <= settings.keys()
-    except FileNotFoundError:
-        raise KitError(
-            f"there is no {file}; python -m m3kit evaluate writes it where there is retrieval data"
-        ) from None
-    except OSError as error:
-        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
-    except ValueError as error:
-        raise KitError(f"{file} is broken JSON ({error}); {again}") from error
-    except (KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
-        raise KitError(f"{file} is not as this version of the kit writes it; {again}")
-    return settings

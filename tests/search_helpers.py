@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import write_beir
 
-from m3kit.search.subject import Search, find_subject
+from m3kit.search.engine import Search
+from m3kit.search.subject import find_subject
 
 LENGTHS = {"query_max_len": 32, "passage_max_len": 32}
 
@@ -27,5 +28,4 @@ def write_run(folder: Path, base: Path, **settings) -> Path:
 
 
 def search_of(run: Path, **given) -> Search:
-    subject = find_subject(run, given.get("base"), given.get("corpus"), {})
-    return Search(subject, device="cpu", precision="auto", batch_size=32)
+    return Search(find_subject(run, given.get("base"), given.get("corpus"), {}), device="cpu")

@@ -135,6 +135,12 @@ def test_the_terminal_has_two_columns_where_they_fit(run, monkeypatch, columns):
     assert f"{BOLD}river" in render(search.ask("river stone", "dense", 3), {"base": "B", "tuned": "T"}, colour=True)
 
 
+def test_what_a_terminal_would_obey_is_not_printed(run, tmp_path):
+    (tmp_path / "a.jsonl").write_text(json.dumps({"_id": "\x1b[2J", "text": "river \x1b]0;x\x07 stone"}))
+    found = search_of(run, corpus=tmp_path / "a.jsonl").ask("river \x1b[31m", "dense", 1)
+    assert "\x1b" not in render(found, {"base": "B", "tuned": "T"}, colour=False)
+
+
 # ---- words ---------------------------------------------------------------------------------------------------------
 
 

@@ -22,7 +22,7 @@ from m3kit.evaluation.serving import HYBRID
 from m3kit.evaluation.trained_with import Encoding
 from m3kit.progress import say
 from m3kit.search.marks import MARKED
-from m3kit.search.subject import NAMES, Search, find_subject
+from m3kit.search.subject import NAMES, SERVED, find_subject
 from m3kit.search.terminal import render
 
 HOST, PORT = "127.0.0.1", 8008
@@ -59,11 +59,14 @@ def run(args: argparse.Namespace) -> None:
         raise KitError("the page asks for the query itself; leave --serve out, or the query and --json")
     given = {field.name: getattr(args, field.name) for field in fields(Encoding)}
     subject = find_subject(args.run, args.base, args.corpus, given)
-    score = args.score or subject.best_score
-    if score not in subject.weights:
+    score = args.score or (SERVED if subject.served else "dense")
+    if score == SERVED and not subject.served:
         raise KitError(f"{args.run} has no {HYBRID}; python -m m3kit evaluate --output_dir {args.run} writes it")
     say(f"{len(subject.passages)} passages of {subject.corpus}")
-    search = Search(subject, device=args.device, precision=args.precision, batch_size=args.batch_size)
+    # Late, so that errors in arguments and passages do not wait for torch.
+    from m3kit.search.engine import Search
+
+    search = Search(subject, args.device, args.precision, args.batch_size)
     for note in search.notes:
         say(note)
     if args.serve:

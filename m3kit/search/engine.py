@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.encode import Encoder
+from m3kit.evaluation.encode import Encoder, EncodeSettings
+from m3kit.evaluation.models import choose_device, choose_precision, find_model
 from m3kit.evaluation.scores import (
     HYBRID_WEIGHTS,
     Candidates,
@@ -19,8 +21,10 @@ from m3kit.evaluation.scores import (
     hybrid_scores,
     sparse_scores,
 )
-from m3kit.evaluation.serving import PARTS, pool, served_ranking
-from m3kit.search.kept import PassageVectors
+from m3kit.evaluation.serving import PARTS, pool, say_weights, served_ranking
+from m3kit.search.kept import FOLDER, PassageVectors, kept
+from m3kit.search.subject import NAMES, SERVED, Subject
+from m3kit.search.words import terms
 
 
 @dataclass(frozen=True)
@@ -82,3 +86,59 @@ class Engine:
         query = QueryTokens([(queries or [])[row]], self.encoder.settings.device)
         scores[places] = query.scores(tokens, np.zeros_like(places), places)  # type: ignore[arg-type]
         return scores
+
+
+class Search:
+    """Both models, side by side."""
+
+    def __init__(self, subject: Subject, device: str = "auto", precision: str = "auto", batch_size: int = 32) -> None:
+        self.subject, self.keys, self.engines = subject, list(subject.passages), {}
+        self.weights = {name: {part: float(part == name) for part in PARTS} for name in PARTS}
+        self.weights["hybrid"] = HYBRID_WEIGHTS | {"bm25": 0.0}
+        if subject.served:
+            self.weights[SERVED] = subject.served
+        device = choose_device(device)[0]
+        settings = EncodeSettings(**subject.encoding, batch_size=batch_size, device=device)
+        settings = replace(settings, precision=choose_precision(precision, device)[0])
+        models = [find_model(name, given, subject.cache_dir) for name, given in subject.models.items()]
+        texts = list(subject.passages.values())
+        self.bm25 = Bm25(texts)
+        for model in models:
+            encoder = Encoder(model, settings)
+            vectors = kept(encoder, texts, subject.corpus, subject.run / FOLDER)
+            self.engines[model.name] = Engine(encoder, texts, self.bm25, vectors)
+        # What a reader should know of the models, in sentences.
+        self.notes = [note for engine in self.engines.values() for note in engine.encoder.notes]
+
+    def ask(self, query: str, score: str, k: int) -> dict[str, Any]:
+        """What ``--json`` prints of a query: of each model the first ``k`` passages, with their place in the other's
+        ranking (None: not ranked there)."""
+        query = query.encode("utf-8", "replace").decode()  # a terminal may send bytes that are no text
+        weights = self.weights[score]
+        found = {name: engine.search([query], weights, k)[0] for name, engine in self.engines.items()}
+        places = {name: {n: rank for rank, n in enumerate(one.numbers.tolist(), 1)} for name, one in found.items()}
+        other = dict(zip(found, reversed(found), strict=True))
+        sides = {
+            name: [
+                {
+                    "rank": rank + 1,
+                    "other_rank": places[other[name]].get(number),
+                    "_id": self.keys[number],
+                    "number": number,
+                    "text": self.subject.passages[self.keys[number]],
+                    "score": float(one.values[rank]),
+                    "scores": {part: float(one.scores[part][rank]) for part in NAMES if part in one.scores},
+                }
+                for rank, number in enumerate(one.numbers[:k].tolist())
+            ]
+            for name, one in found.items()
+        }
+        says = {name: say_weights(engine.usable(weights)) for name, engine in self.engines.items()}
+        return {"query": query, "score": score, "ranked_by": says, "models": sides, "words": self._words(query)}
+
+    def _words(self, query: str) -> list[str]:
+        """The query's words that tell passages apart: those in most passages would be marked everywhere."""
+        # Of every passage 0 where it lacks the word.
+        counts = {word: np.count_nonzero(self.bm25.scores(word)) for word in terms(query)}
+        rare = [word for word, count in counts.items() if count <= max(10, len(self.keys) // 8)]
+        return rare or list(counts)

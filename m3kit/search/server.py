@@ -19,9 +19,10 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from m3kit.errors import KitError
 from m3kit.evaluation.serving import NAMES
 from m3kit.progress import say
+from m3kit.search.engine import Search
 from m3kit.search.marks import SIDES, check_marks, mark, read_marks
-from m3kit.search.subject import AFTER, BEFORE, Search
-from m3kit.search.words import marked, moved, shortened
+from m3kit.search.subject import AFTER, BEFORE
+from m3kit.search.words import CONTROL, marked, moved, shortened
 
 LONGEST = 400  # characters of a query
 LARGEST = 8192  # bytes of a request's body
@@ -48,7 +49,7 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
     examples = [query for query in subject.examples if len(query) <= LONGEST]
     app.jinja_env.filters.update(marked=marked, shortened=shortened, moved=moved)
     app.jinja_env.globals.update(
-        {"scores": subject.weights, "names": NAMES, "sides": SIDES, "longest": LONGEST, "subject": subject},
+        {"scores": search.weights, "names": NAMES, "sides": SIDES, "longest": LONGEST, "subject": subject},
         **{"notes": search.notes, "examples": examples, "command": shlex.join(command), "folder": folder},
         **{"before": BEFORE, "after": AFTER},
     )
@@ -63,10 +64,10 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
         query, score = " ".join(values.get("q", "").split()), values.get("score", first_score)
         if len(query) > LONGEST:
             abort(400, f"A query has at most {LONGEST} characters, and this one has {len(query)}: shorten it.")
-        if not query.isprintable():
+        if CONTROL.search(query):
             abort(400, "The query holds characters that cannot be printed: type it again.")
-        if score not in subject.weights:
-            abort(400, f"There is no such score: choose one of {', '.join(subject.weights)}.")
+        if score not in search.weights:
+            abort(400, f"There is no such score: choose one of {', '.join(search.weights)}.")
         return query, score
 
     def page(query: str = "", score: str = first_score, **shown: Any) -> str:

@@ -11,7 +11,7 @@ from itertools import zip_longest
 from typing import Any
 
 from m3kit.evaluation.serving import NAMES
-from m3kit.search.words import marked, moved, shortened
+from m3kit.search.words import CONTROL, marked, moved, shortened
 
 BOLD, PLAIN = "\x1b[1;4m", "\x1b[0m"
 GAP = "   "
@@ -25,15 +25,15 @@ def render(found: dict[str, Any], models: dict[str, str], colour: bool | None = 
     beside = (min(width, 180) - len(GAP)) // 2
     narrow = beside < NARROWEST
     room, words = (width if narrow else beside), set(found["words"])
-    columns = []
+    columns, query = [], _marked(found["query"], (), False)
     for number, (name, hits) in enumerate(found["models"].items()):
         title = f"{'AFTER' if number else 'BEFORE'} · {models[name]} · by {found['ranked_by'][name]}"
         cells = [_cell(hit, words, room, not number) for hit in hits]
         columns.append([[*textwrap.wrap(title, room), ""], *(cells or [["nothing found", ""]])])
     if narrow:
         lines = [line for column in columns for cell in column for line in cell]
-        return "\n".join([found["query"], "", *(_marked(line, words, colour) for line in lines)])
-    lines = [found["query"], ""]
+        return "\n".join([query, "", *(_marked(line, words, colour) for line in lines)])
+    lines = [query, ""]
     for left, right in zip_longest(*columns, fillvalue=[]):
         for one, two in zip_longest(left, right, fillvalue=""):
             pad = " " * (room - _width(one))
@@ -60,4 +60,5 @@ def _width(text: str) -> int:
 
 
 def _marked(line: str, words: Collection[str], colour: bool) -> str:
-    return "".join(f"{BOLD}{piece}{PLAIN}" if hit and colour else piece for piece, hit in marked(line, words))
+    pieces = marked(CONTROL.sub(" ", line), words)
+    return "".join(f"{BOLD}{piece}{PLAIN}" if hit and colour else piece for piece, hit in pieces)

@@ -9,6 +9,7 @@ ROOM = 280  # characters of a passage that are shown
 LEAD = 60  # of them before the first marked word
 # Scripts without spaces between words, and Korean, whose words carry endings: there a character is a word.
 SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal might obey
 WORD = re.compile(rf"[{SINGLE}]|[^\W{SINGLE}]+")
 
 
