@@ -140,5 +140,5 @@ class Search:
         """The query's words that tell passages apart: those in most passages would be marked everywhere."""
         # Of every passage 0 where it lacks the word.
         counts = {word: np.count_nonzero(self.bm25.scores(word)) for word in terms(query)}
-        rare = [word for word, count in counts.items() if count <= max(10, len(self.keys) // 8)]
+        rare = [word for word, count in counts.items() if 0 < count <= max(10, len(self.keys) // 4)]
         return rare or list(counts)
