@@ -29,6 +29,7 @@ VERBS = {
     "recipe": "m3kit.recipe.command",
     "evaluate": "m3kit.evaluation.evaluate",
     "report": "m3kit.report.command",
+    "search": "m3kit.search.command",
     "merge": "m3kit.merge",
     "starter": "m3kit.starter",
 }

@@ -84,8 +84,14 @@ class Browser:
     def devtools(self, command: str, **parameters: Any) -> Any:
         return self._ask("/goog/cdp/execute", {"cmd": command, "params": parameters})
 
-    def open(self, page: Path) -> None:
-        self._ask("/url", {"url": page.resolve().as_uri()})
+    def open(self, page: Path | str) -> None:
+        """A file, or an address."""
+        self._ask("/url", {"url": page if isinstance(page, str) else page.resolve().as_uri()})
+
+    def type(self, selector: str, keys: str) -> None:
+        """Into the element, by key strokes."""
+        element = next(iter(self._ask("/element", {"using": "css selector", "value": selector}).values()))
+        self._ask(f"/element/{element}/value", {"text": keys})
 
     def run(self, script: str) -> Any:
         """The value that a script returns."""

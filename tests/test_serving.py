@@ -290,14 +290,3 @@ def test_a_folder_without_weights_gets_a_sentence(model_folder, evaluated, tmp_p
         (run / "hybrid.json").write_text(wrong)
         with pytest.raises(KitError, match="evaluate again"):
             HybridSearcher(run, list(PASSAGES.values()))
-
-
-@pytest.mark.parametrize("language, found", [("english", [0]), ("mixed: english 50%, german 50%", [])])
-def test_the_searcher_splits_words_as_the_evaluation_did(evaluated, tmp_path, language, found):
-    from m3kit.hybrid import HybridSearcher
-
-    run = with_weights(evaluated, tmp_path, WEIGHTS[4])
-    hybrid = json.loads((run / "hybrid.json").read_text("utf-8"))
-    (run / "hybrid.json").write_text(json.dumps(hybrid | {"bm25": hybrid["bm25"] | {"language": language}}))
-    searcher = HybridSearcher(run, ["rivers", "stone"], device="cpu")
-    assert [number for number, _ in searcher.search(["river"])[0]] == found

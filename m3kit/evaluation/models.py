@@ -14,6 +14,8 @@ from m3kit.hub import HEADS, find_model_folder, missing_heads
 
 # What decides a vector, besides configuration and weights in any form.
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt")
+# What the kit writes beside a model about it: another evaluation makes no other model.
+RECORDS = ("run.json", "metrics.json", "hybrid.json", "merge.json")
 LIBRARIES = ("FlagEmbedding", "torch", "transformers")
 
 
@@ -98,7 +100,7 @@ def model_digest(folder: Path) -> str:
     """A digest of the files that make a model, by their names and bytes."""
     digest = xxhash.xxh3_128()
     files = {file for pattern in MODEL_FILES for file in folder.glob(pattern) if file.is_file()}
-    for file in sorted(files):
+    for file in sorted(file for file in files if file.name not in RECORDS):
         digest.update(file.name.encode() + b"\0")
         with open(file, "rb") as opened:
             while block := opened.read(1 << 24):

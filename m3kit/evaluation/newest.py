@@ -41,14 +41,14 @@ def with_newest_run(args: argparse.Namespace, kit: Path) -> argparse.Namespace:
     run, told = _choose(args, kit)
     chosen = {"output_dir": args.output_dir or run.folder}
     if not args.models:
-        base = _base(run, kit)
+        base = base_of(run, kit, _by_hand(run.folder))
         chosen["models"] = [f"base={base}", f"tuned={run.folder}"]
         encoding = asdict(trained_encoding(run.folder, {}))
         chosen |= {name: value for name, value in encoding.items() if getattr(args, name) is None}
-        cache = _there(run.setting("cache_dir"), kit)
+        cache = folder_of(run.setting("cache_dir"), kit)
         chosen["cache_dir"] = args.cache_dir or (str(cache) if cache else None)
         told += f"; its base: {base}"
-    chosen["eval_data"] = args.eval_data or _eval_data(run, kit)
+    chosen["eval_data"] = args.eval_data or eval_data_of(run, kit, "give --eval_data a folder")
     print(f"{told}; test data: {chosen['eval_data']}", file=sys.stderr, flush=True)
     return argparse.Namespace(**{**vars(args), **chosen})
 
@@ -57,7 +57,7 @@ def _choose(args: argparse.Namespace, kit: Path) -> tuple[Run, str]:
     """The run, and the words that name it."""
     folder = args.output_dir
     if folder and (folder / RUN).exists():
-        run = _read(folder)
+        run = read_run(folder)
         # Of a run that is not finished the test data can be taken, for example for its checkpoints.
         if run.lacks and not args.models:
             raise KitError(
@@ -70,7 +70,7 @@ def _choose(args: argparse.Namespace, kit: Path) -> tuple[Run, str]:
     files = [file for file in (kit / "outputs").glob(f"*/{RUN}") if file.is_file()]
     passed_over = ""
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, file), reverse=True):
-        run = _read(_short(file.parent))
+        run = read_run(_short(file.parent))
         if not run.lacks:
             return run, f"The newest finished run: {run.folder}{passed_over and f' (newer: {passed_over})'}"
         passed_over = passed_over or f"{run.folder}, which {run.lacks}"
@@ -80,7 +80,7 @@ def _choose(args: argparse.Namespace, kit: Path) -> tuple[Run, str]:
     )
 
 
-def _read(folder: Path) -> Run:
+def read_run(folder: Path) -> Run:
     try:
         record = json.loads((folder / RUN).read_bytes())
         status, settings = record["status"], dict(record["settings"])
@@ -90,34 +90,34 @@ def _read(folder: Path) -> Run:
     return Run(folder, settings, lacks or ("" if (folder / CONFIG).is_file() else f"holds no model (no {CONFIG})"))
 
 
-def _base(run: Run, kit: Path) -> str:
-    """The model that the run started from: a folder, or else its name on the Hub."""
+def base_of(run: Run, kit: Path, cure: str) -> str:
+    """The model that the run started from: a folder, or else its name on the Hub. Raises ``KitError`` with ``cure``."""
     given = run.setting("model_name_or_path")
     if not given:
-        raise KitError(f"{run.folder / RUN} does not say what that run started from; {_by_hand(run.folder)}")
-    if folder := _there(given, kit):
+        raise KitError(f"{run.folder / RUN} does not say what that run started from; {cure}")
+    if folder := folder_of(given, kit):
         return str(folder)
     # "outputs/run" has the shape of a Hub name too, but a folder "outputs" in the kit says what was meant.
     if given[0] in "/.~" or ("/" in given and (kit / given).parent.is_dir()):
         raise KitError(
             f"the model that {run.folder} started from, {given}, is not there (was it trained in a container, or "
-            f"elsewhere?); {_by_hand(run.folder)}"
+            f"elsewhere?); {cure}"
         )
     return given
 
 
-def _eval_data(run: Run, kit: Path) -> Path:
+def eval_data_of(run: Run, kit: Path, cure: str) -> Path:
     """The test data of the run, else what was held out of its rows, which a folder that was moved still holds."""
     given, held_out = run.setting("eval_data"), run.folder / "prepared" / "eval"
-    if found := _there(given, kit):
+    if found := folder_of(given, kit):
         return found
     if held_out.is_dir():
         return held_out
     what = f"the test data of {run.folder}, {given}, is not there" if given else f"{run.folder} has no test data"
-    raise KitError(f"{what}; give --eval_data a folder")
+    raise KitError(f"{what}; {cure}")
 
 
-def _there(given: str | None, kit: Path) -> Path | None:
+def folder_of(given: str | None, kit: Path) -> Path | None:
     """A folder of the record, in which a relative path begins where the training script ran: mostly in the kit's."""
     for start in (kit, Path()):
         if given and (folder := start / Path(given).expanduser()).is_dir():
