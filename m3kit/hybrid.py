@@ -45,8 +45,10 @@ class HybridSearcher:
         encoder = Encoder(model, EncodeSettings(**settings["encoding"], device=device, precision=precision))
         # What has no weight is not computed.
         encoder.has_heads = heads
+        # As in the evaluation: found out from these passages, the language might be another.
+        bm25 = Bm25(passages, settings["bm25"]["language"])
         vectors = encode(encoder, passages, colbert=bool(self.weights["colbert"]))
-        self.engine = Engine(encoder, passages, Bm25(passages), vectors)
+        self.engine = Engine(encoder, passages, bm25, vectors)
 
     def search(self, queries: Sequence[str], k: int = 10) -> list[list[tuple[int, float]]]:
         """Of each query at most ``k`` pairs of a passage's number, from 0, and its score, best first."""

@@ -12,11 +12,17 @@ from conftest import EXAMPLE_DATA
 
 from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.metrics import SCORES
 from m3kit.evaluation.models import find_model
 from m3kit.evaluation.retrieval import retrieve
+from m3kit.records import SCORES
 
-TREC = {"nDCG@10": "ndcg_cut_10", "recall@10": "recall_10", "recall@100": "recall_100", "MAP": "map"}
+TREC = {
+    "nDCG@10": "ndcg_cut_10",
+    "success@10": "success_10",
+    "recall@10": "recall_10",
+    "recall@100": "recall_100",
+    "MAP": "map",
+}
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +108,7 @@ def test_the_dense_column_is_that_of_sentence_transformers_on_the_same_vectors(e
     assert ours == pytest.approx(
         {
             "nDCG@10": theirs["ndcg@k"][10],
+            "success@10": theirs["accuracy@k"][10],
             "MRR@10": theirs["mrr@k"][10],
             "recall@10": theirs["recall@k"][10],
             "recall@100": theirs["recall@k"][100],

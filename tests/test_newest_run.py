@@ -12,6 +12,7 @@ import pytest
 from tiny import write_beir
 
 from m3kit.cli import main
+from m3kit.records import Metrics
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def asked(monkeypatch) -> list[Namespace]:
 
     def evaluate(models, data, cache_dir, encoding, **others):
         calls.append(Namespace(models=dict(models), eval_data=str(data.folder), cache_dir=cache_dir, encoding=encoding))
-        return {"verdict": "better"}
+        return Metrics(models={}, verdict="better")
 
     monkeypatch.setattr("m3kit.evaluation.comparison.evaluate", evaluate)
     return calls
@@ -67,7 +68,7 @@ def test_the_newest_finished_run_is_compared_with_the_model_it_started_from(kit,
     assert evaluate() == 0
     assert [call.models for call in asked] == [{"base": "cache/starter", "tuned": "outputs/newest [ä]"}]
     assert asked[0].eval_data == "example data/eval" and asked[0].cache_dir is None
-    assert json.loads((newest / "metrics.json").read_text()) == {"verdict": "better"}
+    assert json.loads((newest / "metrics.json").read_text())["verdict"] == "better"
     assert capsys.readouterr().err.splitlines()[0] == (
         "The newest finished run: outputs/newest [ä]; its base: cache/starter; test data: example data/eval"
     )
@@ -210,7 +211,7 @@ def test_a_base_that_is_gone_is_not_looked_for_on_the_hub(kit, asked, capsys, ba
 def test_a_real_run_is_evaluated_without_an_argument_and_again(kit, model_folder, capsys):
     mine = make_run(kit / "outputs" / "mine", 1, model_name_or_path=str(model_folder))
     shutil.copytree(model_folder, mine, dirs_exist_ok=True)
-    words = ["--device", "cpu", "--vector_cache", "none"]
+    words = ["--device", "cpu"]
     assert evaluate(*words) == 0
     first = json.loads((mine / "metrics.json").read_text())
     assert first["models"]["tuned"]["path"] == "outputs/mine" and first["queries"] == 3

@@ -133,7 +133,7 @@ def test_hybrid_is_what_flagembedding_computes_and_bm25(model_folder, tmp_path, 
     from FlagEmbedding import BGEM3FlagModel
 
     prepared, out = write_prepared(tmp_path / "prepared", prompt=prompt), tmp_path / "out"
-    common = ["--train_data", prepared, "--teacher", "hybrid", "--model", model_folder, "--vector_cache", "none"]
+    common = ["--train_data", prepared, "--teacher", "hybrid", "--model", model_folder]
     assert run(*common, "--output_dir", out, "--bm25_weight", "0") == 0
     rows = scored(out)
     model = BGEM3FlagModel(str(model_folder), use_fp16=False, devices=["cpu"], colbert_dim=8)
@@ -161,7 +161,7 @@ def test_hybrid_without_heads_is_the_dense_score(prepared, model_folder, tmp_pat
     for head in HEADS:
         (model / head).unlink()
     out = tmp_path / "out"
-    common = ["--train_data", prepared, "--teacher", "hybrid", "--model", model, "--vector_cache", tmp_path / "vectors"]
+    common = ["--train_data", prepared, "--teacher", "hybrid", "--model", model]
     run(*common, "--output_dir", out, "--bm25_weight", "0")
     assert "dense vectors only" in capsys.readouterr().err
     flag = BGEM3FlagModel(str(model), use_fp16=False, devices=["cpu"])

@@ -53,7 +53,7 @@ def found_by(queries: int, seed: int = 0, heads: bool = True, ties: bool = False
         ranked = first_places("sparse", bm25)[:20]
         candidates[query] = Candidates(np.arange(PASSAGE_COUNT), scores, first).with_bm25(ranked, bm25)
     data = EvalData(Path("eval"), dict.fromkeys(ids, "x"), dict.fromkeys(candidates, "x"), qrels, 0)
-    return Found(data, ids, candidates, ("dense", "sparse", "colbert", "hybrid") if heads else ("dense",), {})
+    return Found(data, ids, candidates, ("dense", "sparse", "colbert", "hybrid") if heads else ("dense",))
 
 
 # ---- what a weighting is worth -------------------------------------------------------------------------------------
@@ -129,45 +129,43 @@ def test_no_query_is_judged_by_weights_that_it_helped_to_choose():
 def test_where_bm25_helps_it_is_served_with_an_interval_above_zero():
     found = found_by(200, dense=0.3, bm25=0.6)
     told = serving({"base": found})
-    model = told["models"]["base"]
-    assert model["weights"]["bm25"] > 0 and "BM25" in model["says"] and told["folds"] == 5 and not told["reason"]
-    assert len(model["weights_by_fold"]) == 5
-    low, high = model["interval"]
-    assert low < model["nDCG@10"] < high
-    compared = model["against"]["base_dense"]
-    assert compared["interval"][0] > 0 and compared["verdict"] == "better"
-    assert compared["change"] == pytest.approx(model["nDCG@10"] - model["alone"]["dense"])
-    assert "base_served" not in model["against"]
+    model = told.models["base"]
+    assert model.weights["bm25"] > 0 and "BM25" in model.says and told.folds == 5 and not told.reason
+    assert len(model.weights_by_fold) == 5
+    low, high = model.interval
+    assert low < model.figures["nDCG@10"] < high
+    compared = model.against["dense"]
+    assert compared.interval[0] > 0 and compared.verdict == "better"
+    assert compared.change == pytest.approx(model.figures["nDCG@10"] - model.alone["dense"])
+    assert list(model.against) == ["dense", "bm25"]
 
 
 def test_where_bm25_is_noise_it_gets_no_weight():
-    served = [serving({"base": found_by(200, seed, dense=0.6)})["models"]["base"] for seed in range(5)]
-    assert [model["weights"]["bm25"] for model in served] == [0.0] * 5
-    assert {model["says"] for model in served} == {"dense"}
-    assert all(abs(model["against"]["base_dense"]["change"]) < 0.01 for model in served)
+    served = [serving({"base": found_by(200, seed, dense=0.6)}).models["base"] for seed in range(5)]
+    assert [model.weights["bm25"] for model in served] == [0.0] * 5
+    assert {model.says for model in served} == {"dense"}
+    assert all(abs(model.against["dense"].change) < 0.01 for model in served)
 
 
 def test_words_alone_are_served_where_the_model_is_noise():
-    model = serving({"base": found_by(200, heads=False, bm25=0.9)})["models"]["base"]
-    assert model["says"] == "BM25" and list(model["alone"]) == ["dense", "bm25"]
+    model = serving({"base": found_by(200, heads=False, bm25=0.9)}).models["base"]
+    assert model.says == "BM25" and list(model.alone) == ["dense", "bm25"]
 
 
 def test_a_model_is_set_beside_the_dense_score_of_the_base_and_beside_the_base_at_its_best():
     told = serving({"base": found_by(120, dense=0.2, bm25=0.4), "tuned": found_by(120, dense=0.6, bm25=0.4)})
-    base, tuned = told["models"].values()
-    assert list(tuned["against"]) == ["base_dense", "bm25", "base_served"]
-    for key, value in (("base_dense", base["alone"]["dense"]), ("base_served", base["nDCG@10"])):
-        assert tuned["against"][key]["change"] == pytest.approx(tuned["nDCG@10"] - value)
+    base, tuned = told.models.values()
+    assert list(tuned.against) == ["dense", "bm25", "base_dense", "base_served"]
+    for key, value in (("base_dense", base.alone["dense"]), ("base_served", base.figures["nDCG@10"])):
+        assert tuned.against[key].change == pytest.approx(tuned.figures["nDCG@10"] - value)
 
 
 def test_with_few_queries_nothing_is_chosen_and_the_reason_is_told():
     told = serving({"base": found_by(LEAST_TO_CHOOSE - 1, bm25=0.9)})
-    model = told["models"]["base"]
-    assert model["weights"] == DEFAULT and model["says"] == "dense + 0.1 BM25" and model["weights_by_fold"] == []
-    assert told["folds"] is None and told["reason"] == (
-        "24 queries are too few to choose weights by: at least 25 are needed"
-    )
-    assert serving({"base": found_by(LEAST_TO_CHOOSE, bm25=0.9)})["reason"] is None
+    model = told.models["base"]
+    assert model.weights == DEFAULT and model.says == "dense + 0.1 BM25" and model.weights_by_fold == []
+    assert told.folds is None and told.reason == ("24 queries are too few to choose weights by: at least 25 are needed")
+    assert serving({"base": found_by(LEAST_TO_CHOOSE, bm25=0.9)}).reason is None
 
 
 def test_what_is_within_chance_is_decided_by_what_it_costs():
@@ -192,7 +190,7 @@ def evaluate(model_folder: Path, folder: Path, *more: str, count: int = 30) -> P
     qrels = ["query-id\tcorpus-id\tscore", *(f"{key}\td{int(key[1:]) % 12}\t1" for key in list(QUERIES)[:count])]
     data = write_beir(folder / "eval", queries=queries, qrels=qrels)
     words = ["evaluate", "--models", f"base={model_folder}", f"tuned={run}", "--eval_data", str(data)]
-    words += ["--output_dir", str(run), "--vector_cache", "none", "--general_data", "none", "--device", "cpu"]
+    words += ["--output_dir", str(run), "--general_data", "none", "--device", "cpu"]
     assert main([*words, *more]) == 0
     return run
 
@@ -202,17 +200,15 @@ def test_the_command_says_which_score_to_serve_and_keeps_it_beside_the_model(mod
     out = capsys.readouterr().out
     metrics, hybrid = (json.loads((run / name).read_text("utf-8")) for name in ("metrics.json", "hybrid.json"))
     served = metrics["serving"]["models"]["tuned"]
-    assert f"Serve tuned by {served['says']}: nDCG@10 {served['nDCG@10']:.3f} (95 % interval" in out
-    assert "5-fold cross-validation" in metrics["verdict"].splitlines()[-1] and metrics["verdict"] in out
-    assert f"BM25 alone {metrics['bm25']['nDCG@10']:.3f}" in out
+    assert "\nServe " in out and metrics["verdict"] in out and metrics["serving"]["folds"] == 5
     for part in ("dense", "sparse", "colbert"):
         assert served["alone"][part] == pytest.approx(metrics["models"]["tuned"][part]["nDCG@10"])
     assert served["alone"]["bm25"] == pytest.approx(metrics["bm25"]["nDCG@10"])
     assert hybrid["model"] == "." and hybrid["weights"] == served["weights"] and set(hybrid["weights"]) == set(PARTS)
-    assert hybrid["figures"]["nDCG@10"] == served["nDCG@10"] and hybrid["figures"]["queries"] == 30
+    assert hybrid["figures"]["nDCG@10"] == served["figures"]["nDCG@10"] and hybrid["figures"]["queries"] == 30
     assert (
         hybrid["encoding"]["query_max_len"] == 32
-        and hybrid["bm25"]["stemmer"] == metrics["bm25"]["settings"]["stemmer"]
+        and hybrid["bm25"]["stemmer"] == metrics["settings"]["bm25"]["stemmer"]
     )
     assert str(tmp_path) not in json.dumps(hybrid) and any("HybridSearcher" in line for line in hybrid["how_to"])
     assert not list(run.glob("*.tmp"))
@@ -225,9 +221,9 @@ def test_the_command_says_which_score_to_serve_and_keeps_it_beside_the_model(mod
 def test_few_queries_get_the_default_and_the_sentence_says_why(model_folder, tmp_path, capsys):
     run = evaluate(model_folder, tmp_path, count=5)
     assert json.loads((run / "hybrid.json").read_text())["weights"] == DEFAULT
-    said = capsys.readouterr().out.splitlines()[-1]
-    assert said.startswith("Serve tuned by dense + 0.1 BM25: ")
-    assert "the default: 5 queries are too few to choose weights by" in said
+    (said,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Serve "))
+    assert said.startswith("Serve tuned by dense + 0.1 BM25 (hybrid.json): ")
+    assert "these weights are a default, for 5 queries are too few to choose weights by" in said
 
 
 WEIGHTS = (
@@ -290,3 +286,14 @@ def test_a_folder_without_weights_gets_a_sentence(model_folder, evaluated, tmp_p
         (run / "hybrid.json").write_text(wrong)
         with pytest.raises(KitError, match="evaluate again"):
             HybridSearcher(run, list(PASSAGES.values()))
+
+
+@pytest.mark.parametrize("language, found", [("english", [0]), ("mixed: english 50%, german 50%", [])])
+def test_the_searcher_splits_words_as_the_evaluation_did(evaluated, tmp_path, language, found):
+    from m3kit.hybrid import HybridSearcher
+
+    run = with_weights(evaluated, tmp_path, WEIGHTS[4])
+    hybrid = json.loads((run / "hybrid.json").read_text("utf-8"))
+    (run / "hybrid.json").write_text(json.dumps(hybrid | {"bm25": hybrid["bm25"] | {"language": language}}))
+    searcher = HybridSearcher(run, ["rivers", "stone"], device="cpu")
+    assert [number for number, _ in searcher.search(["river"])[0]] == found

@@ -19,9 +19,10 @@ from sklearn.preprocessing import StandardScaler, normalize
 
 from m3kit.evaluation import task_metrics
 from m3kit.evaluation.tasks import Classification, Clustering, Sts
+from m3kit.records import Change
 
 LABEL_TEXTS = {label: f"text of {label}" for label in "abcd"}
-SAME = {"change": 0.0, "interval": [0.0, 0.0], "p": 1.0, "verdict": "no difference"}
+SAME = Change(0.0, (0.0, 0.0), 1.0, "no difference")
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_spearman_is_the_correlation_of_the_ranks(vectors):
     assert outcomes.gold.tolist() == scores and outcomes.similarities == pytest.approx(cosines, abs=1e-6)
     assert outcomes.compare(outcomes) == {"Spearman": SAME}
     other = task.outcomes(vectors[::-1] + vectors)
-    assert outcomes.compare(other)["Spearman"]["change"] == pytest.approx(
+    assert outcomes.compare(other)["Spearman"].change == pytest.approx(
         spearmanr(scores, other.similarities).statistic - expected
     )
 
@@ -160,11 +161,11 @@ def test_classification_is_compared_row_by_row():
     task = Classification([""] * 300, labels, texts)
     good, poor = task.outcomes(vectors), task.outcomes(blurred)
     compared = good.compare(poor)
-    assert {metric: found["verdict"] for metric, found in compared.items()} == {
+    assert {metric: found.verdict for metric, found in compared.items()} == {
         "nearest label": "worse", "1-NN": "worse", "probe": "worse",
     }  # fmt: skip
     for metric, found in compared.items():
-        assert found["change"] == pytest.approx(poor.metrics[metric] - good.metrics[metric])
+        assert found.change == pytest.approx(poor.metrics[metric] - good.metrics[metric])
 
 
 def test_the_probe_does_not_weigh_how_close_together_vectors_lie():
@@ -208,7 +209,7 @@ def test_v_measure_is_the_mean_of_five_k_means(vectors):
     good = task.outcomes(vectors)
     assert good.metrics == {"V-measure": pytest.approx(1.0)} and good.notes == []
     compared = poor.compare(good)["V-measure"]
-    assert compared["verdict"] == "better" and compared["change"] == pytest.approx(1 - np.mean(values))
+    assert compared.verdict == "better" and compared.change == pytest.approx(1 - np.mean(values))
 
 
 def test_a_model_that_tells_nothing_apart_clusters_without_a_warning():

@@ -70,7 +70,7 @@ class Engine:
             if self.encoder.has_heads and shown and not weights["colbert"]:
                 found.scores["colbert"] = self._colbert(vectors.colbert, row, numbers[:shown])
             if "colbert" in found.scores:
-                found.scores["hybrid"] = hybrid_scores(found.scores, HYBRID_WEIGHTS)
+                found.scores["hybrid"] = hybrid_scores(found.scores)
             rankings.append(Ranking(numbers, values, {name: part[numbers] for name, part in found.scores.items()}))
         return rankings
 
