@@ -172,9 +172,15 @@ def held_out(monkeypatch, data: EvalFolder) -> HeldOut:
     ("step", "queries", "passages", "every", "says"),
     [
         # A step's characters; an evaluation of all has 2,000 passages of about 100 characters.
-        (1e6, 150, 2000, 10, "of eval; of the half that chooses the best checkpoint, and the other half judges it"),
-        (58e3, 75, 1000, 10, "of eval, to keep it below a fifth of the training time; of the half"),
-        (85e2, 50, 250, 20, "of eval, every 20 steps instead of 10, to keep it below a fifth of the training time; of"),
+        (1e6, 150, 2000, 10, "of eval; half of the queries choose the best checkpoint, the others judge it"),
+        (58e3, 75, 1000, 10, "of eval, to keep it below a fifth of the training time; half"),
+        (
+            85e2,
+            50,
+            250,
+            20,
+            "of eval, every 20 steps instead of 10, to keep it below a fifth of the training time; half",
+        ),
         (
             1e2,
             50,

@@ -42,9 +42,7 @@ class HeldOut:
     @property
     def says(self) -> str:
         """In a line, what is measured with."""
-        says = f"Evaluation while training: {told(self.data, self._whole)} of {self._whole.folder}{self._limits}"
-        halved = "; of the half that chooses the best checkpoint, and the other half judges it"
-        return says + (halved if self.chosen_on == "half" else "")
+        return f"Evaluation while training: {told(self.data, self._whole)} of {self._whole.folder}{self._limits}"
 
     def limit(self, step: float, steps: int, eval_steps: int, further: int) -> int:
         """Take fewer texts, then fewer times, until evaluations cost at most a fifth of the training; the new interval.
@@ -68,18 +66,17 @@ class HeldOut:
         if share < 1:
             aim = "to keep it below a fifth of the training time"
             self._limits += f", {aim}" if cost() <= budget else ", the least, though more than a fifth of the training"
+        if self.chosen_on == "half" and (every < steps or further > 1):
+            self._limits += "; half of the queries choose the best checkpoint, the others judge it"
         return every
 
     def _characters(self) -> int:
         """Of an evaluation's texts, cut as those of the training are."""
-        retrieval, settings = self.data.retrieval, self.settings
-        queries, passages = (retrieval.queries, retrieval.passages) if retrieval else ({}, {})
-        texts = [*passages.values(), *(text for task in self.data.tasks.values() for text in task.texts)]
-        return sum(
-            min(len(text), CHARACTERS_PER_TOKEN * length)
-            for some, length in ((queries.values(), settings.query_max_len), (texts, settings.passage_max_len))
-            for text in some
-        )
+        texts = [(text, self.settings.passage_max_len) for task in self.data.tasks.values() for text in task.texts]
+        if retrieval := self.data.retrieval:
+            texts += [(text, self.settings.passage_max_len) for text in retrieval.passages.values()]
+            texts += [(text, self.settings.query_max_len) for text in retrieval.queries.values()]
+        return sum(min(len(text), CHARACTERS_PER_TOKEN * length) for text, length in texts)
 
     def measure(self, model: M3Model, tokenizer, autocast) -> dict[str, float]:
         """nDCG@10 of each score and the figure of each task, by names such as ``hybrid_nDCG@10``."""

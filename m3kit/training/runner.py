@@ -25,7 +25,7 @@ from m3kit.training.device import is_out_of_memory, set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
-from m3kit.training.merging import Mixture, best_share, measure_shares
+from m3kit.training.merging import Mixture, best_share
 from m3kit.training.model import MODEL_SETTINGS, M3Model
 from m3kit.training.run_record import RunRecord, claim_output_dir
 from m3kit.training.stopping import Stopped, StopRequest
@@ -268,11 +268,10 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         share, why = args.merge_shares[0], "as merge_shares says"
         if trainer.held_out:
             figure = args.metric_for_best_model
-
-            def measure(model) -> float:
-                return trainer.held_out.measure(model, self.tokenizer, trainer.accelerator.autocast)[figure]
-
-            measured = measure_shares(mixture, args.merge_shares, measure)
+            for one in args.merge_shares:
+                mixture.set(one)
+                figures = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
+                measured[one] = figures[figure]
             share = best_share(measured)
             shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
             why = f"{figure.replace('_', ' ')}: {shown}"
