@@ -142,10 +142,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         )
 
     def _settle_intervals(self) -> int:
-        """Parts of all steps become numbers of steps, as transformers does later, and then takes them for a change.
-
-        Returns how many steps there are.
-        """
+        """How many steps there are. Intervals that are parts of them become numbers, before transformers compares."""
         args = self.training_args
         updates = math.ceil(len(self.train_dataset) / args.gradient_accumulation_steps)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
@@ -236,21 +233,18 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")
-        record.update(empty_steps=told)
         if base:
-            name = f"eval_{self.training_args.metric_for_best_model}"
+            name = f"eval_{log.headline}"
             record.update(best={"step": best, name: state.best_metric})
-            log.say(tell_best(name.removeprefix("eval_").replace("_", " "), base[name], state.best_metric, best, state))
+            log.say(tell_best(log.headline.replace("_", " "), base[name], state.best_metric, best, state))
         else:
-            log.say(
-                f"{self.output_dir} holds the model of step {best}, the last; whether it is better was not measured."
-            )
+            log.say(f"{self.output_dir} holds the model of step {best}, the last; if it is better was not measured.")
         if shares := self.training_args.merge_shares or ():
             self._merge(record)
         measured = {entry["step"] for entry in state.log_history if "eval_seconds" in entry} - {0}
         if self.trainer.held_out and (len(measured) > 1 or len(shares) > 1):
             record.update(chosen_on=self.trainer.held_out.chosen_on)
-        record.update(status="finished", steps=state.global_step)
+        record.update(status="finished", steps=state.global_step, empty_steps=told)
 
     def _merge(self, record: RunRecord) -> None:
         """Mix the base into the model in ``output_dir``, by the share that is best on the evaluation data."""
@@ -270,8 +264,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             figure = args.metric_for_best_model
             for one in args.merge_shares:
                 mixture.set(one)
-                figures = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
-                measured[one] = figures[figure]
+                found = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
+                measured[one] = found[figure]
             share = best_share(measured)
             shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
             why = f"{figure.replace('_', ' ')}: {shown}"
