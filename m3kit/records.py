@@ -170,7 +170,7 @@ class Run:
     cpu_seconds: float = 0.0
     steps: int = 0
     base: dict[str, float] | None = None
-    best: dict[str, float] | None = None
+    best: dict[str, int | float] | None = None
     # "half" or "all": of the test data's queries, or None where no checkpoint was chosen.
     chosen_on: Literal["half", "all"] | None = None
     merge: dict[str, Any] | None = None

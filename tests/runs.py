@@ -121,8 +121,11 @@ def _train(words: list[str], environment: dict[str, str], log: str) -> None:
     import fp16_on_cpu
     from fake_card import FakeCard
 
+    from m3kit.training import evaluation
     from m3kit.training.__main__ import main
 
+    # Steps as short as these could pay for few evaluations.
+    evaluation.COST = float(environment.get("EVALUATION_COST", "inf"))
     # As in a process of its own; this one would hand on how it was made itself.
     multiprocessing.set_start_method("fork", force=True)
     os.environ |= environment

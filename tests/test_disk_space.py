@@ -119,10 +119,10 @@ def test_the_reason_of_a_stop_is_not_hidden_by_a_full_disk(small_disk, caplog):
         (small_disk / "rest").write_bytes(b"x" * MORE)
     record.stop("the disk is full")
     assert "could not be brought up to date (No space left on device)" in caplog.text
-    assert read_record(small_disk)["status"] == "running"
+    assert read_record(small_disk).status == "running"
     (small_disk / "rest").unlink()
     record.stop("the disk is full")
-    assert read_record(small_disk)["reason"] == "the disk is full"
+    assert read_record(small_disk).reason == "the disk is full"
 
 
 def test_space_is_checked_before_saving(tmp_path, monkeypatch):

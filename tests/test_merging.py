@@ -34,17 +34,19 @@ def test_every_weight_lies_between_base_and_tuned(starter, tmp_path, measured):
         words += ["--eval_data", str(EXAMPLE_DATA / "eval")]
     run = train([*words, "--merge_shares", *shares])
     record = read_record(run.output)
-    share = record["merge"]["share"]
+    share = record.merge["share"]
     assert f"The model is {share:g} of the tuned one" in (run.output / "train.log").read_text("utf-8")
     if measured:
-        figures = record["merge"]["measured"]
+        figures = record.merge["measured"]
         assert [float(one) for one in figures] == [1, 0.5, 0.25]
         assert figures[f"{share:g}"] == max(figures.values())
         # With all of the tuned model it is the checkpoint's own figure.
-        assert figures["1"] == pytest.approx(record["best"]["eval_hybrid_nDCG@10"], abs=1e-6)
+        assert figures["1"] == pytest.approx(record.best["eval_hybrid_nDCG@10"], abs=1e-6)
+        # Of the example's 83 queries none are left to judge.
+        assert record.chosen_on == "all"
     else:
-        assert share == 0.25
-    step = record.get("best", {}).get("step", 4)
+        assert share == 0.25 and record.chosen_on is None
+    step = record.best["step"] if record.best else 4
     base, tuned, mixed = weights(starter), weights(run.output / f"checkpoint-{step}"), weights(run.output)
     assert mixed.keys() == tuned.keys()
     changed = 0

@@ -87,7 +87,9 @@ def test_a_run_without_a_record_is_not_touched(tmp_path, mark):
 def test_a_damaged_record_is_refused_with_what_to_do(tmp_path, content):
     (tmp_path / "run.json").write_bytes(content)
     (tmp_path / "checkpoint-10").mkdir()
-    with pytest.raises(KitError, match="is damaged, or not of a run of this kit.* put a good copy of it back, choose"):
+    with pytest.raises(
+        KitError, match="is damaged, or of another version of the kit .*put a good copy of it back; else choose"
+    ):
         claim_output_dir(tmp_path, overwrite=False)
     assert names(tmp_path) == ["checkpoint-10", "run.json"]
     assert claim_output_dir(tmp_path, overwrite=True) == "new"
@@ -161,28 +163,28 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, caplo
 def test_a_record_is_kept_from_start_to_end(tmp_path):
     record = RunRecord(tmp_path, SETTINGS, DATA, 2)
     started = read_record(tmp_path)
-    assert started["status"] == "running"
-    assert (started["world_size"], started["data"], started["settings"]) == (2, DATA, SETTINGS)
-    assert {"started", "device", "python", "versions"} <= set(started)
+    assert started.status == "running"
+    assert (started.world_size, started.data, started.settings) == (2, DATA, SETTINGS)
+    assert started.started and started.device and started.python and started.versions
     record.update(base={"nDCG@10": 0.5})
-    assert read_record(tmp_path)["base"] == {"nDCG@10": 0.5}
+    assert read_record(tmp_path).base == {"nDCG@10": 0.5}
     record.stop("SIGTERM")
     stopped = read_record(tmp_path)
-    assert (stopped["status"], stopped["reason"]) == ("stopped", "SIGTERM")
+    assert (stopped.status, stopped.reason) == ("stopped", "SIGTERM")
 
     record = RunRecord(tmp_path, SETTINGS | {"bf16": True}, DATA, 2, from_step=40)
     assert record.changed == ["bf16 True instead of False"]
     resumed = read_record(tmp_path)
-    assert resumed["status"] == "running"
-    assert "reason" not in resumed
-    assert resumed["base"] == {"nDCG@10": 0.5}
-    assert resumed["settings"] == SETTINGS | {"bf16": True}
-    assert resumed["started"] == started["started"]
-    (entry,) = resumed["resumed"]
+    assert resumed.status == "running"
+    assert resumed.reason == ""
+    assert resumed.base == {"nDCG@10": 0.5}
+    assert resumed.settings == SETTINGS | {"bf16": True}
+    assert resumed.started == started.started
+    (entry,) = resumed.resumed
     assert (entry["from_step"], entry["changed"]) == (40, ["bf16 True instead of False"])
     record.update(status="finished", steps=80)
     finished = read_record(tmp_path)
-    assert (finished["status"], finished["steps"], finished["resumed"]) == ("finished", 80, [entry])
+    assert (finished.status, finished.steps, finished.resumed) == ("finished", 80, [entry])
     assert names(tmp_path) == ["run.json"]
 
 
@@ -197,19 +199,19 @@ def test_the_seconds_of_all_parts_are_added_up(tmp_path, monkeypatch):
         record = RunRecord(tmp_path, SETTINGS, DATA, 1, from_step=40)
         now += 10
         record.stop("SIGTERM")
-    assert read_record(tmp_path)["seconds"] == 80.0
-    assert len(read_record(tmp_path)["resumed"]) == 2
+    assert read_record(tmp_path).seconds == 80.0
+    assert len(read_record(tmp_path).resumed) == 2
 
 
 def test_other_versions_and_another_device_are_told(tmp_path):
     RunRecord(tmp_path, SETTINGS, DATA, 1)
-    record = read_record(tmp_path)
+    record = json.loads((tmp_path / "run.json").read_text())
     device, torch_version = record["device"], record["versions"]["torch"]
     record["device"], record["versions"]["torch"] = "an abacus", "0.1"
     (tmp_path / "run.json").write_text(json.dumps(record))
     record = RunRecord(tmp_path, SETTINGS | {"bf16": True}, DATA, 1, from_step=40)
     assert (
-        read_record(tmp_path)["resumed"][0]["changed"]
+        read_record(tmp_path).resumed[0]["changed"]
         == record.changed
         == [
             "bf16 True instead of False",
@@ -217,7 +219,7 @@ def test_other_versions_and_another_device_are_told(tmp_path):
             f"torch {torch_version} instead of 0.1",
         ]
     )
-    assert read_record(tmp_path)["device"] == device
+    assert read_record(tmp_path).device == device
 
 
 def test_a_kill_while_the_record_is_written_leaves_the_old_one(tmp_path, monkeypatch):
@@ -230,7 +232,7 @@ def test_a_kill_while_the_record_is_written_leaves_the_old_one(tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         record.update(status="finished")
     monkeypatch.undo()
-    assert read_record(tmp_path)["status"] == "running"
+    assert read_record(tmp_path).status == "running"
     record.stop(time.ctime())
     assert names(tmp_path) == ["run.json"]
 

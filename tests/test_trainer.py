@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -18,11 +19,13 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from runs import Run, arguments, assert_same_weights, train, weights, write_rows
 from transformers import HfArgumentParser
 
+from m3kit import records
 from m3kit.evaluation.comparison import evaluate
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.runner import Runner, tell_best
+from m3kit.training.train_log import TrainLog
 
 pytestmark = pytest.mark.slow
 
@@ -114,6 +117,7 @@ def test_the_model_in_memory_is_measured_as_a_saved_one(words, starter):
 def test_the_best_checkpoint_is_kept_and_put_in_the_output(words, monkeypatch, capsys, figures, best, told):
     series = iter(figures)
     monkeypatch.setattr(HeldOut, "measure", lambda *_: {"hybrid_nDCG@10": next(series)})
+    monkeypatch.setattr("m3kit.training.evaluation.COST", float("inf"))
     settings = {"max_steps": 4, "save_steps": 1, "save_total_limit": 1, "dataloader_num_workers": 0}
     run = runner(words(eval_data=EXAMPLE_DATA / "eval", eval_steps=1, **settings))
     run.run()
@@ -124,17 +128,18 @@ def test_the_best_checkpoint_is_kept_and_put_in_the_output(words, monkeypatch, c
     record = json.loads((output / "run.json").read_text())
     assert record["base"] == {"eval_hybrid_nDCG@10": 0.5}
     assert record["best"] == {"step": best, "eval_hybrid_nDCG@10": figures[best]}
+    assert record["chosen_on"] == "all"
 
 
 def test_large_test_data_are_sampled_and_that_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr("m3kit.evaluation.sample.MAX_QUERIES", 5)
     monkeypatch.setattr("m3kit.evaluation.sample.MAX_PASSAGES", 20)
     held_out = HeldOut(str(EXAMPLE_DATA / "eval"), SimpleNamespace(), seed=1)
-    sample = held_out.retrieval
+    sample = held_out.data.retrieval
     assert (len(sample.queries), len(sample.passages)) == (5, 20)
     assert all(passage in sample.passages for grades in sample.qrels.values() for passage in grades)
-    assert re.search(r"5 of \d+ queries and 20 of \d+ passages", held_out.says)
-    again = HeldOut(str(EXAMPLE_DATA / "eval"), SimpleNamespace(), seed=1).retrieval
+    assert re.search(r"5 of \d+ queries, 20 of \d+ passages", held_out.says)
+    again = HeldOut(str(EXAMPLE_DATA / "eval"), SimpleNamespace(), seed=1).data.retrieval
     assert (again.queries, again.passages) == (sample.queries, sample.passages)
 
 
@@ -142,8 +147,6 @@ def test_large_test_data_are_sampled_and_that_is_said(tmp_path, monkeypatch):
 
 
 def test_a_line_a_step_and_the_same_for_programs_and_tensorboard(words):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
     run = train(words(max_steps=6, report_to="tensorboard", eval_data=EXAMPLE_DATA / "eval", eval_steps=3))
     rows = read_jsonl(run.output / "train_log.jsonl")
     steps = [row for row in rows if "loss" in row]
@@ -161,14 +164,76 @@ def test_a_line_a_step_and_the_same_for_programs_and_tensorboard(words):
     assert kinds["epoch"] == 6
     assert kinds["evaluation"] == 3
     assert all(line in run.log.read_text("utf-8") for line in lines)
-    (events,) = (run.output / "runs").rglob("events*")
-    curves = EventAccumulator(str(events))
+    assert_curves_show(run.output)
+
+
+def test_a_run_that_was_killed_and_stopped_is_one_run_in_tensorboard_and_in_its_record(words):
+    settings = {"max_steps": 40, "report_to": "tensorboard", "eval_data": EXAMPLE_DATA / "eval", "eval_steps": 10}
+    for number, step in ((signal.SIGKILL, 8), (signal.SIGTERM, 13)):
+        run = Run(words(**settings))
+        assert run.when(lambda run=run, step=step: run.step() >= step and run.step() != 10)
+        run.send(number)
+        run.wait()
+    stopped = records.read(run.output / "run.json", records.Run, "")
+    assert (stopped.status, stopped.reason, stopped.chosen_on) == ("stopped", "stopped by SIGTERM", None)
+    assert stopped.base.keys() >= {"eval_hybrid_nDCG@10"} and len(stopped.resumed) == 1
+    run = train(words(**settings))
+    finished = records.read(run.output / "run.json", records.Run, "")
+    assert (finished.status, finished.reason, finished.steps, finished.chosen_on) == ("finished", "", 40, "all")
+    assert (finished.base, len(finished.resumed), finished.started) == (stopped.base, 2, stopped.started)
+    assert finished.best["step"] in (10, 20, 30, 40) and finished.settings["eval_steps"] == 10
+    assert_curves_show(run.output)
+
+
+def assert_curves_show(output: Path) -> None:
+    """In one run what the log has, each step once, and no more than is of use."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    assert all(path.is_file() for path in (output / "runs").iterdir())
+    curves = EventAccumulator(str(output / "runs"), size_guidance={"scalars": 0})
     curves.Reload()
-    for row in steps:
-        for name in wanted - {"epoch"}:
-            (shown,) = (e.value for e in curves.Scalars(f"train/{name}") if e.step == row["step"])
-            assert shown == pytest.approx(row[name], rel=1e-5)
-    assert len(curves.Scalars("eval/hybrid_nDCG@10")) == 3
+    logged: dict[str, dict[int, float]] = {}
+    junk = {"step", "epoch", "seconds_left", "eval_seconds", "train_loss", "total_flos"}
+    for row in read_jsonl(output / "train_log.jsonl"):
+        for name in row.keys() - junk:
+            kind, name_there = ("eval", name[5:]) if name.startswith("eval_") else ("train", name)
+            if not name.startswith("train_"):
+                logged.setdefault(f"{kind}/{name_there}", {})[row["step"]] = row[name]
+    tags = curves.Tags()
+    assert set(tags["scalars"]) == logged.keys() and not tags["tensors"] and not tags["images"]
+    for tag, values in logged.items():
+        shown = [(event.step, event.value) for event in curves.Scalars(tag)]
+        assert [step for step, _ in shown] == sorted(values), tag
+        assert dict(shown) == pytest.approx(values, rel=1e-5), tag
+
+
+def test_evaluation_takes_at_most_a_fifth_of_the_training(words):
+    settings = {"max_steps": 300, "save_steps": 300, "eval_data": EXAMPLE_DATA / "eval", "eval_steps": 5}
+    run = train(words(**settings), EVALUATION_COST="0.2")
+    rows = read_jsonl(run.output / "train_log.jsonl")
+    seconds = {row["step"]: row["eval_seconds"] for row in rows if "eval_seconds" in row}
+    (whole,) = (row["train_runtime"] for row in rows if "train_runtime" in row)
+    assert min(seconds) == 0 and max(seconds) == 300
+    assert sum(seconds.values()) < 0.25 * (whole - sum(seconds.values()))
+    told = " of 83 queries, 238 passages of .*, every .* steps instead of 5, to keep it below a fifth of the training"
+    assert re.search(f"Evaluation while training: 50{told}", run.log.read_text("utf-8"))
+
+
+def test_the_status_line_shows_the_best_figure_beside_the_one_before(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("M3KIT_SCREEN", "1")
+    log, state = (
+        TrainLog(tmp_path, has_curves=False),
+        SimpleNamespace(global_step=1, max_steps=9, epoch=0.1, best_metric=None),
+    )
+    log.headline = "hybrid_nDCG@10"
+    figures = {"loss": 1.0, "learning_rate": 1e-5, "texts_per_second": 1, "tokens_per_second": 1, "padding": 0}
+    figures |= {"memory_gb": 1, "seconds_left": 61}
+    for best, measured in ((None, 0.462), (0.654, 0.654), (0.654, 0.639)):
+        state.best_metric = best
+        log.add(state, {"eval_hybrid_nDCG@10": measured, "eval_seconds": 1})
+        log.add(state, figures)
+    shown = [line.partition("hybrid")[2] for line in capsys.readouterr().err.splitlines() if "hybrid" in line]
+    assert shown == [f" nDCG@10 0.462{best}  left 0:01:01" for best in ("", *[" → 0.654 (best)"] * 2)]
 
 
 def test_an_epoch_says_how_many_rows_were_trained(words):

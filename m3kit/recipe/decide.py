@@ -17,7 +17,7 @@ FEW_ROWS = 10_000
 STEPS, MOST_EPOCHS = 75, 8
 # Of the memory that is there, what a step may need by the estimate.
 ROOM = 0.5
-# So many held-out queries tell shares of the tuned model apart.
+# So many held-out queries tell shares of the tuned model apart; as many others judge the one that they choose.
 ENOUGH_QUERIES = 100
 
 
@@ -25,8 +25,8 @@ ENOUGH_QUERIES = 100
 class Facts:
     """What is known of the rows, the base and the machine.
 
-    ``rows`` to train on; ``retrieval_rows`` of them, and ``classified_rows``. ``held_out``
-    queries to measure with. The base's ``width``, if it has ``heads``, and the ``temperature`` that fits it on the
+    ``rows`` to train on; ``retrieval_rows`` of them, and ``classified_rows``. ``held_out`` queries to choose by. The
+    base's ``width``, if it has ``heads``, and the ``temperature`` that fits it on the
     retrieval rows, None where these are too few.
     ``needed_gb`` of memory without gradient checkpointing, and ``memory_gb`` of the device.
     ``batch``: the queries of a step where the user has set them.
@@ -91,10 +91,10 @@ def decide(facts: Facts) -> list[Decision]:
         why = "at which the base's own scores fit these rows best: a higher one would undo what it knows"
         decisions.append(Decision("dense_temperature", facts.temperature, why))
     if facts.held_out >= ENOUGH_QUERIES:
-        why = f"how much of the base is mixed in is measured on {facts.held_out} held-out queries"
+        why = f"how much of the base is mixed in is measured: {facts.held_out} held-out queries can choose"
         decisions.append(Decision("merge_shares", (0.3, 0.5, 0.7, 1.0), why))
     elif 2 * facts.classified_rows <= facts.rows:
-        why = f"some of the base is mixed in; {facts.held_out} held-out queries are too few to choose how much"
+        why = f"some of the base is mixed in; {facts.held_out} held-out queries are too few to choose by"
         decisions.append(Decision("merge_shares", (0.6,), why))
     return decisions
 

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 from m3kit.data.convert import CLASSIFIED
 from m3kit.errors import KitError
+from m3kit.evaluation.folder import read_eval_folder
+from m3kit.evaluation.sample import choosing_half
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.planning.memory import count_parameters
 from m3kit.prepared import find_prepared, read_prepared
@@ -69,7 +71,7 @@ def facts_of(given: Arguments, kept: set[str], processes: int, device: str) -> F
         rows=len(rows),
         retrieval_rows=len(retrieval),
         classified_rows=sum(row.data.get("type") == CLASSIFIED for row in rows),
-        held_out=_queries(given).count(b"\n"),
+        held_out=_choosing_queries(given),
         width=width,
         heads=not missing_heads(base),
         processes=processes,
@@ -109,6 +111,12 @@ def _memory(device: str) -> float:
 
 def _files(given: Arguments) -> list[Path]:
     return list(find_prepared([Path(path) for path in given["train_data"]]).values())
+
+
+def _choosing_queries(given: Arguments) -> int:
+    folder = given.one("eval_data", None)
+    retrieval = choosing_half(read_eval_folder(Path(folder)))[0].retrieval if folder else None
+    return len(retrieval.queries) if retrieval else 0
 
 
 def _queries(given: Arguments) -> bytes:

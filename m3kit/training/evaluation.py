@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,19 +17,66 @@ from m3kit.evaluation.encode import Encoder, EncodeSettings, probed_once
 from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.models import ModelFolder
 from m3kit.evaluation.retrieval import retrieve
-from m3kit.evaluation.sample import sample
+from m3kit.evaluation.sample import choosing_half, sample, told
 from m3kit.evaluation.vectors import Vectors
 from m3kit.records import HEADLINE
 from m3kit.training.model import M3Model
+from m3kit.training.rows import CHARACTERS_PER_TOKEN
+
+# Of the training's cost, what evaluations may cost; and the share of the test data below which nothing more is saved.
+COST, LEAST = 0.2, 0.05
 
 
 class HeldOut:
-    """Test data, a sample of it where it is large, and the one figure by which the best checkpoint is chosen."""
+    """Of test data the half that chooses, a sample of it where it is large, and the one figure to choose by.
+
+    ``chosen_on``: "half" of the test data's queries, or "all" where they are too few for two halves.
+    """
 
     def __init__(self, folder: str, settings: EncodeSettings, seed: int) -> None:
-        data, told = sample(read_eval_folder(Path(folder)), seed)
-        self.settings, self.retrieval, self.tasks = settings, data.retrieval, data.tasks
-        self.says = f"Evaluation while training: with {folder}" + (f" ({told})" if told else "")
+        self.settings, self.seed, self._whole, self._limits = settings, seed, read_eval_folder(Path(folder)), ""
+        self._chooses, _ = choosing_half(self._whole)
+        self.chosen_on = "all" if self._chooses is self._whole else "half"
+        self.data = sample(self._chooses, seed)
+
+    @property
+    def says(self) -> str:
+        """In a line, what is measured with."""
+        return f"Evaluation while training: {told(self.data, self._whole)} of {self._whole.folder}{self._limits}"
+
+    def limit(self, step: float, steps: int, eval_steps: int, further: int) -> int:
+        """Take fewer texts, then fewer times, until evaluations cost at most a fifth of the training; the new interval.
+
+        ``step``: what a step costs, in characters that go through the model once. ``further``: evaluations beside those
+        of every ``eval_steps``, the end and the base. It goes by texts and no clock: equal runs evaluate alike, and so
+        does one that goes on.
+        """
+        budget, share, every = COST * step * steps, 1.0, eval_steps
+
+        def cost() -> float:
+            return self._characters() * (1 + math.ceil(steps / every) + further)
+
+        while cost() > budget and share > LEAST:
+            share = max(LEAST, share * min(0.9, budget / cost()))
+            self.data = sample(self._chooses, self.seed, share)
+        if cost() > budget:
+            every = max(every, math.ceil(steps / max(1, int(budget / self._characters()) - 1 - further)))
+            if every > eval_steps:
+                self._limits = f", every {every:,} steps instead of {eval_steps:,}"
+        if share < 1:
+            aim = "to keep it below a fifth of the training time"
+            self._limits += f", {aim}" if cost() <= budget else ", the least, though more than a fifth of the training"
+        if self.chosen_on == "half" and (every < steps or further > 1):
+            self._limits += "; half of the queries choose the best checkpoint, the others judge it"
+        return every
+
+    def _characters(self) -> int:
+        """Of an evaluation's texts, cut as those of the training are."""
+        texts = [(text, self.settings.passage_max_len) for task in self.data.tasks.values() for text in task.texts]
+        if retrieval := self.data.retrieval:
+            texts += [(text, self.settings.passage_max_len) for text in retrieval.passages.values()]
+            texts += [(text, self.settings.query_max_len) for text in retrieval.queries.values()]
+        return sum(min(len(text), CHARACTERS_PER_TOKEN * length) for text, length in texts)
 
     def measure(self, model: M3Model, tokenizer, autocast) -> dict[str, float]:
         """nDCG@10 of each score and the figure of each task, by names such as ``hybrid_nDCG@10``."""
@@ -36,13 +84,13 @@ class HeldOut:
         encoder = LiveEncoder(model, tokenizer, self.settings, autocast)
         figures: dict[str, float] = {}
         with torch.no_grad():
-            if self.retrieval:
-                found = retrieve(encoder, self.retrieval)
+            if self.data.retrieval:
+                found = retrieve(encoder, self.data.retrieval)
                 figures = {
                     f"{score}_{HEADLINE}": float(values[HEADLINE].mean())
                     for score, values in found.outcomes([HEADLINE]).items()
                 }
-            for name, task in self.tasks.items():
+            for name, task in self.data.tasks.items():
                 figures |= {
                     f"{name}_{metric}": value for metric, value in task.measure(encoder.dense(task.texts)).items()
                 }
@@ -51,10 +99,10 @@ class HeldOut:
 
     def headline(self, unified: bool) -> str:
         """The figure to choose by: hybrid, or dense where there are no heads, or the first task's."""
-        if self.retrieval:
+        if self.data.retrieval:
             return f"{'hybrid' if unified else 'dense'}_{HEADLINE}"
         return {"sts": "sts_Spearman", "classification": "classification_nearest label"}.get(
-            next(iter(self.tasks)), "clustering_V-measure"
+            next(iter(self.data.tasks)), "clustering_V-measure"
         )
 
 

@@ -7,12 +7,10 @@ in what was not. Which share is best costs no training to find out, only an eval
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model, EncoderOnlyEmbedderM3Runner
-from torch import nn
 
 from m3kit.hub import HEADS, missing_heads
 from m3kit.merge import POOLER, WEIGHTS, read_tensors, write_tensors
@@ -59,13 +57,3 @@ class Mixture:
 def best_share(measured: dict[float, float]) -> float:
     """The share with the best figure; of equals the one with most of the base."""
     return max(sorted(measured), key=lambda share: measured[share])
-
-
-def measure_shares(
-    mixture: Mixture, shares: Sequence[float], measure: Callable[[nn.Module], float]
-) -> dict[float, float]:
-    found = {}
-    for share in shares:
-        mixture.set(share)
-        found[share] = measure(mixture.model)
-    return found

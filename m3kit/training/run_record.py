@@ -13,19 +13,21 @@ import shutil
 import socket
 import time
 from collections import defaultdict
+from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
 from typing import Any, Literal
 
 import torch
 
+from m3kit import records
 from m3kit.errors import KitError
+from m3kit.records import RUN, Run
 from m3kit.training.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
 
 logger = logging.getLogger(__name__)
 
 PACKAGES = ("FlagEmbedding", "torch", "transformers", "accelerate", "datasets", "deepspeed", "sentence-transformers")
-RECORD = "run.json"
 # Where a run is kept and what is told about it, and what other settings say too: no word of it when these differ.
 UNSAID = """output_dir overwrite_output_dir resume_from_checkpoint run_name local_rank log_* hub_* push_to_hub* project
     trackio_* activation_checkpointing* do_* debug skip_memory_metrics precision""".split()
@@ -61,10 +63,10 @@ def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resum
     held += [output_dir / WEIGHTS] if (output_dir / WEIGHTS).exists() else []
     if held and not record:
         raise KitError(
-            f"{output_dir} holds {held[0].name} but no {RECORD}: it is not from this kit, or its {RECORD} was deleted, "
+            f"{output_dir} holds {held[0].name} but no {RUN}: it is not from this kit, or its {RUN} was deleted, "
             f"and nobody knows how to go on with it; choose another --output_dir, or {OVERWRITE}"
         )
-    if record and record["status"] == "finished":
+    if record and record.status == "finished":
         raise KitError(
             f"{output_dir} already holds a finished training run; choose another --output_dir, or {OVERWRITE}"
         )
@@ -99,25 +101,10 @@ def _lock(output_dir: Path) -> None:
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()} since {_now()}\n".encode(), 0)
 
 
-def read_record(output_dir: Path) -> dict[str, Any] | None:
+def read_record(output_dir: Path) -> Run | None:
     """What ``run.json`` holds, or None where there is none. Raises ``KitError`` when it is not a run's record."""
-    path = output_dir / RECORD
-    why = "is damaged, or not of a run of this kit"
-    try:
-        record = json.loads(path.read_bytes())
-        right = record["status"] in ("running", "stopped", "finished") and type(record["world_size"]) is int
-        if right and isinstance(record["settings"], dict) and isinstance(record["data"], list):
-            return record
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        why = f"cannot be read ({error.strerror})"
-    except (ValueError, TypeError, KeyError, RecursionError):
-        pass
-    raise KitError(
-        f"{path} {why}, so nobody knows how to go on with that run; put a good copy of it back, choose another "
-        f"--output_dir, or {OVERWRITE}"
-    )
+    cure = f"to go on with that run, put a good copy of it back; else choose another --output_dir, or {OVERWRITE}"
+    return records.read(output_dir / RUN, Run, cure)
 
 
 class RunRecord:
@@ -135,34 +122,35 @@ class RunRecord:
         world_size: int,
         from_step: int | None = None,
     ) -> None:
-        self._path, self._started, self.changed = output_dir / RECORD, time.time(), list[str]()
-        machine: dict[str, Any] = {
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
-            "python": platform.python_version(),
-            "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
-        }
-        now = {"status": "running", **machine, "world_size": world_size, "data": data, "settings": settings}
+        self._path, self._began, self.changed = output_dir / RUN, time.time(), list[str]()
         # What is compared with a record must have gone the same way as it.
-        before, now = read_record(output_dir) or {}, json.loads(json.dumps(now, default=str))
-        if from_step is None:
-            before = {}
-            self.entries = {"started": _now(), **now}
-        else:
-            self.changed = _compare(output_dir, before, now)
-            before.pop("reason", None)
-            then, current = ({**record, **record.get("versions", {})} for record in (before, now))
-            for name in ("device", "python", *PACKAGES):
-                if then.get(name, current[name]) != current[name]:
-                    self.changed.append(f"{name} {current[name]} instead of {then[name]}")
-            resumed = {"at": _now(), "from_step": from_step, "changed": self.changed}
-            now["settings"] = before["settings"] | now["settings"]
-            self.entries = {**before, **now, "resumed": [*before.get("resumed", []), resumed]}
-        self._seconds_before = before.get("seconds", 0.0)
+        settings, data = json.loads(json.dumps([settings, data], default=str))
+        self.run = Run(
+            status="running",
+            started=_now(),
+            device=torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+            python=platform.python_version(),
+            versions={name: importlib.metadata.version(name) for name in PACKAGES},
+            world_size=world_size,
+            data=data,
+            settings=settings,
+        )
+        if from_step is not None and (before := read_record(output_dir)):
+            self.changed = _compare(output_dir, before, self.run)
+            kept = ("started", "seconds", "cpu_seconds", "base")
+            self.run = replace(
+                self.run,
+                **{name: getattr(before, name) for name in kept},
+                settings=before.settings | settings,
+                resumed=[*before.resumed, {"at": _now(), "from_step": from_step, "changed": self.changed}],
+            )
+        self._seconds_before = self.run.seconds
         self._write()
 
     def update(self, **entries: Any) -> None:
         """Keep further entries: what the run found out about itself, or ``status="finished"``."""
-        self.entries |= {"seconds": round(self._seconds_before + time.time() - self._started, 1), **entries}
+        entries = {"seconds": round(self._seconds_before + time.time() - self._began, 1), **entries}
+        self.run = replace(self.run, **entries)
         self._write()
 
     def stop(self, reason: str) -> None:
@@ -173,9 +161,9 @@ class RunRecord:
             logger.warning("%s could not be brought up to date (%s)", self._path, error.strerror)
 
     def _write(self) -> None:
-        temporary = self._path.with_name(f".{RECORD}.tmp")
+        temporary = self._path.with_name(f".{RUN}.tmp")
         try:
-            temporary.write_text(json.dumps(self.entries, ensure_ascii=False, indent=2, default=str) + "\n", "utf-8")
+            temporary.write_text(json.dumps(asdict(self.run), ensure_ascii=False, indent=2) + "\n", "utf-8")
             sync(temporary)
             os.replace(temporary, self._path)
         except OSError:
@@ -188,7 +176,7 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
-def _compare(output_dir: Path, record: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+def _compare(output_dir: Path, record: Run, asked: Run) -> list[str]:
     """What is other now than in a record and may be, each in a few words. Raises ``KitError`` for what may not.
 
     A setting that is not known to be harmless is refused: going on would ignore it without a word (the learning rate
@@ -196,7 +184,7 @@ def _compare(output_dir: Path, record: dict[str, Any], asked: dict[str, Any]) ->
     neither, for the other was another version of the kit.
     """
     changed, refused = [], []
-    before, now = record["settings"], asked["settings"]
+    before, now = record.settings, asked.settings
     for name in sorted(before.keys() & now.keys()):
         if before[name] == now[name] or _matches(name, UNSAID):
             continue
@@ -204,20 +192,22 @@ def _compare(output_dir: Path, record: dict[str, Any], asked: dict[str, Any]) ->
             changed.append(f"{name} {_show(now[name])} instead of {_show(before[name])}")
         else:
             refused.append(f"{name} was {_show(before[name])} and is now {_show(now[name])}")
-    had, has = _rows(record["data"]), _rows(asked["data"])
+    had, has = _rows(record.data), _rows(asked.data)
     for name in sorted(had.keys() | has.keys()):
         if had[name] != has[name]:
             was, is_now = (" and ".join(rows[name]) or "no rows" for rows in (had, has))
             refused.append(f"data set {name} had {was} and has now {is_now}")
-    if record["world_size"] != asked["world_size"]:
-        refused.append(f"it ran in {record['world_size']} process(es) and would now in {asked['world_size']}")
+    if record.world_size != asked.world_size:
+        refused.append(f"it ran in {record.world_size} process(es) and would now in {asked.world_size}")
     if refused:
         raise KitError(
             f"{output_dir} holds an unfinished run, and it is another than the one asked for: {'; '.join(refused)}. "
             f"Put {'this' if len(refused) == 1 else 'these'} back to go on with it, or give another --output_dir, or "
             "--overwrite_output_dir True to delete it and train anew"
         )
-    return changed
+    then, current = ({"device": run.device, "python": run.python, **run.versions} for run in (record, asked))
+    told = [f"{name} {new} instead of {then[name]}" for name, new in current.items() if then.get(name, new) != new]
+    return changed + told
 
 
 def _may_change(name: str, before: dict[str, Any], now: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ from m3kit.training.device import is_out_of_memory, set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
-from m3kit.training.merging import Mixture, best_share, measure_shares
+from m3kit.training.merging import Mixture, best_share
 from m3kit.training.model import MODEL_SETTINGS, M3Model
 from m3kit.training.run_record import RunRecord, claim_output_dir
 from m3kit.training.stopping import Stopped, StopRequest
@@ -125,8 +125,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
 
     def load_trainer(self) -> Trainer:
         args = self.training_args
-        self._settle_intervals()
-        held_out = self._load_held_out() if args.eval_data else None
+        steps = self._settle_intervals()
+        held_out = self._load_held_out(steps) if args.eval_data else None
         if held_out:
             args.metric_for_best_model = held_out.headline(args.unified_finetuning)
             args.greater_is_better = True
@@ -141,16 +141,17 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             stop=self.stop,
         )
 
-    def _settle_intervals(self) -> None:
-        """Parts of all steps become numbers of steps, as transformers does later, and then takes them for a change."""
+    def _settle_intervals(self) -> int:
+        """How many steps there are. Intervals that are parts of them become numbers, before transformers compares."""
         args = self.training_args
         updates = math.ceil(len(self.train_dataset) / args.gradient_accumulation_steps)
         steps = args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * updates)
         for name in ("eval_steps", "save_steps", "logging_steps"):
             interval = getattr(args, name)
             setattr(args, name, max(1, math.ceil(steps * interval) if interval < 1 else int(interval)))
+        return steps
 
-    def _load_held_out(self) -> HeldOut:
+    def _load_held_out(self, steps: int) -> HeldOut:
         args, data_args = self.training_args, self.data_args
         settings = EncodeSettings(
             query_max_len=data_args.query_max_len,
@@ -161,6 +162,10 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             device=str(args.device),
         )
         held_out = HeldOut(args.eval_data, settings, args.seed)
+        # Forward; backward, which takes twice that, of the weights and of what they are given; and forward once more.
+        passes = 1 + (not args.fix_encoder) * (1 + (not args.lora_rank) + args.gradient_checkpointing)
+        step = passes * self.train_dataset.characters() * args.gradient_accumulation_steps
+        args.eval_steps = held_out.limit(step, steps, args.eval_steps, further=len(args.merge_shares or ()))
         logger.info(held_out.says)
         return held_out
 
@@ -175,8 +180,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         trainer, cpu_before = self.trainer, cpu_seconds()
         if record:
             trainer.tell_base = lambda figures: record.update(base=figures)
-            base = record.entries.get("base") or {}
-            trainer.train_log.before = base.get(f"eval_{trainer.train_log.headline}")
+            trainer.train_log.before = (record.run.base or {}).get(f"eval_{trainer.train_log.headline}")
         try:
             trainer.train(resume_from_checkpoint=checkpoint)
             if trainer.stopped:
@@ -206,13 +210,14 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             self.trainer.train_log.say(f"warning: {sentence}")
         if not self._resumes or not (checkpoint or passed_over):
             # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
-            self.trainer.train_log.drop_after(0)
+            self.trainer.train_log.begin(0)
             return RunRecord(self.output_dir, settings, data, world_size), None
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
         record = RunRecord(self.output_dir, settings, data, world_size, step)
         for change in record.changed:
             self.trainer.train_log.say(f"other than before: {change}")
-        self.trainer.train_log.go_on_from(step)
+        self.trainer.train_log.say(f"Going on from step {step}.")
+        self.trainer.train_log.begin(step)
         # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
         checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
         return record, str(checkpoint) if checkpoint else None
@@ -220,7 +225,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
     def _finish(self, record: RunRecord) -> None:
         """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""
         state, log = self.trainer.state, self.trainer.train_log
-        base = record.entries.get("base") if self.trainer.held_out else None
+        base = record.run.base if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
         checkpoint = self.output_dir / f"checkpoint-{best}"
         needed = (checkpoint / checkpoints.WEIGHTS).stat().st_size
@@ -228,19 +233,18 @@ class Runner(EncoderOnlyEmbedderM3Runner):
             checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")
-        record.update(empty_steps=told)
-        losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
         if base:
-            name = f"eval_{self.training_args.metric_for_best_model}"
+            name = f"eval_{log.headline}"
             record.update(best={"step": best, name: state.best_metric})
-            log.say(tell_best(name.removeprefix("eval_").replace("_", " "), base[name], state.best_metric, best, state))
+            log.say(tell_best(log.headline.replace("_", " "), base[name], state.best_metric, best, state))
         else:
-            log.say(
-                f"{self.output_dir} holds the model of step {best}, the last; whether it is better was not measured."
-            )
-        if self.training_args.merge_shares:
+            log.say(f"{self.output_dir} holds the model of step {best}, the last; if it is better was not measured.")
+        if shares := self.training_args.merge_shares or ():
             self._merge(record)
-        record.update(status="finished", steps=state.global_step, train_loss=sum(losses) / max(len(losses), 1))
+        measured = {entry["step"] for entry in state.log_history if "eval_seconds" in entry} - {0}
+        if self.trainer.held_out and (len(measured) > 1 or len(shares) > 1):
+            record.update(chosen_on=self.trainer.held_out.chosen_on)
+        record.update(status="finished", steps=state.global_step, empty_steps=told)
 
     def _merge(self, record: RunRecord) -> None:
         """Mix the base into the model in ``output_dir``, by the share that is best on the evaluation data."""
@@ -258,11 +262,10 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         share, why = args.merge_shares[0], "as merge_shares says"
         if trainer.held_out:
             figure = args.metric_for_best_model
-
-            def measure(model) -> float:
-                return trainer.held_out.measure(model, self.tokenizer, trainer.accelerator.autocast)[figure]
-
-            measured = measure_shares(mixture, args.merge_shares, measure)
+            for one in args.merge_shares:
+                mixture.set(one)
+                found = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
+                measured[one] = found[figure]
             share = best_share(measured)
             shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
             why = f"{figure.replace('_', ' ')}: {shown}"

@@ -1,4 +1,4 @@
-"""The log of a run: what each step did, in train.log and train_log.jsonl, and what the screen shows of it."""
+"""The log of a run: what each step did, in train.log, train_log.jsonl and TensorBoard's files, and on the screen."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from m3kit.screen import STATUS, VARIABLE, say
 # The parts of M3's loss as the model names them, unweighted.
 PARTS = ("dense", "sparse", "colbert", "ensemble", "self_distill")
 COUNTS = ("micro_batches", "loss", "queries", "texts", "tokens", "positions")
+# What TensorBoard shows beside the loss, its parts and the held-out figures.
+CURVES = "learning_rate grad_norm texts_per_second tokens_per_second padding memory_gb skipped_steps".split()
 
 
 class Meter:
@@ -92,21 +94,21 @@ class Meter:
 
 
 class TrainLog:
-    """Of the first process only. What is here of later steps than a run goes on from is dropped: they come again."""
+    """Of the first process only; ``has_curves``: TensorBoard is asked for."""
 
-    def __init__(self, output_dir: Path) -> None:
-        self.text, self.rows = output_dir / "train.log", output_dir / "train_log.jsonl"
-        # The figure by which checkpoints are chosen, and what it was before training and is now.
+    def __init__(self, output_dir: Path, has_curves: bool) -> None:
+        self.text, self.rows, self._has_curves = output_dir / "train.log", output_dir / "train_log.jsonl", has_curves
+        self._curves: Any = None
+        # The figure by which checkpoints are chosen, and what it was before training.
         self.headline = ""
         self.before: float | None = None
-        self._now: float | None = None
 
-    def go_on_from(self, step: int) -> None:
-        self.say(f"Going on from step {step}.")
-        self.drop_after(step)
+    def begin(self, step: int) -> None:
+        """What is here of later steps is dropped, for it comes again; of 0 what was measured before the first too."""
+        if self._has_curves:
+            from torch.utils.tensorboard import SummaryWriter
 
-    def drop_after(self, step: int) -> None:
-        """After 0 everything, for what a run measures before its first step comes again too."""
+            self._curves = SummaryWriter(str(self.rows.with_name("runs")), purge_step=step + 1 if step else 0)
         if self.rows.exists():
             rows = self.rows.read_text("utf-8").splitlines(keepends=True) if step else []
             kept = [row for row in rows if _step(row) <= step]
@@ -119,6 +121,7 @@ class TrainLog:
         row = {"step": state.global_step, **{name: value for name, value in figures.items() if value is not None}}
         with self.rows.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+        self._draw(row)
         if "loss" in figures:
             text = _line(state, figures)
             self._write(text)
@@ -132,8 +135,7 @@ class TrainLog:
                 for name, value in figures.items()
                 if name.startswith("eval_") and name != "eval_seconds"
             )
-            self._now = figures.get(f"eval_{self.headline}")
-            self.before = self._now if self.before is None else self.before
+            self.before = figures.get(f"eval_{self.headline}") if self.before is None else self.before
             self.tell(f"evaluation after step {state.global_step}: {shown}  ({figures['eval_seconds']:.0f} s)")
 
     def say(self, text: str) -> None:
@@ -148,12 +150,22 @@ class TrainLog:
         self._write(text)
 
     def _show_status(self, state, figures: dict[str, float]) -> None:
-        """One line that the next takes the place of: step, loss, the held-out figure before → now, time left."""
+        """One line that the next takes the place of: step, loss, the held-out figure before → the best, time left."""
         parts = [f"{state.global_step}/{state.max_steps} loss {figures['loss']:.4f}"]
         if self.before is not None:
-            change = f" → {self._now:.3f}" if self._now not in (None, self.before) else ""
+            change = f" → {state.best_metric:.3f} (best)" if state.best_metric is not None else ""
             parts.append(f"{self.headline.replace('_', ' ')} {self.before:.3f}{change}")
         print(STATUS + "  ".join([*parts, f"left {_time_left(figures)}"]), file=sys.stderr, flush=True)
+
+    def _draw(self, row: dict[str, float]) -> None:
+        if not self._curves:
+            return
+        for name, value in row.items():
+            if name in CURVES or name.startswith("loss"):
+                self._curves.add_scalar(f"train/{name}", value, row["step"])
+            elif name.startswith("eval_") and name != "eval_seconds":
+                self._curves.add_scalar(f"eval/{name.removeprefix('eval_')}", value, row["step"])
+        self._curves.flush()
 
     def _write(self, text: str) -> None:
         with self.text.open("a", encoding="utf-8") as file:

@@ -15,6 +15,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PrinterCallback, TrainerCallback, TrainerControl
+from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
 from m3kit.training import checkpoints
@@ -43,7 +44,9 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self.held_out, self.base_folder, self.stop = held_out, base_folder, stop
         self.meter = Meter(self.args.device)
         self.guard = Guard(self.model, mixed_fp16=self.args.fp16)
-        self.train_log = TrainLog(Path(self.args.output_dir)) if self.is_world_process_zero() else None
+        # The log writes what TensorBoard shows: transformers' callback adds curves of no use, and a run at each resume.
+        has_curves = self.pop_callback(TensorBoardCallback) is not None
+        self.train_log = TrainLog(Path(self.args.output_dir), has_curves) if self.is_world_process_zero() else None
         if self.train_log and held_out:
             self.train_log.headline = self.args.metric_for_best_model
         self.fitted = False  # whether the heaviest batches have been tried, or need not be
