@@ -42,8 +42,7 @@ def compare_means(first: Values, second: Values) -> Change:
     def mean(values: np.ndarray, axis: int) -> np.ndarray:
         return values.sum(axis=axis) / items
 
-    p = _p((moved,), mean) if len(moved) > 1 else 1.0
-    return _change(differences.mean(), p, _interval((differences,), np.mean))
+    return _change(differences.mean(), _p((moved,), mean), _interval((differences,), np.mean))
 
 
 def compare_spearman(gold: Values, first: Values, second: Values) -> Change:
@@ -133,6 +132,8 @@ def _p(columns: tuple[np.ndarray, ...], statistic: Any) -> float:
     """Of swapping each item's pair; of one column, of changing each item's sign. Exact where there are few items."""
     from scipy.stats import permutation_test
 
+    if len(columns[0]) < 2:
+        return 1.0
     return permutation_test(
         columns,
         statistic,
