@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from report_reading import measured_numbers
+# x
 
 FLAGS = [
     "--headless",

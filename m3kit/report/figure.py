@@ -9,72 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from html import escape
+from math import ceil
+from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-# Every colour that is drawn with, and the page's CSS variable that takes its place. As they stand here they are those
-# of the files, on white. No two are alike, for a colour is told by its value.
-COLOURS = {
-    "ink": "#1c2127",
-    "soft": "#565f6b",
-    "grid": "#d8dde3",
-    "paper": "#ffffff",
-    "base": "#646e79",
-    "tuned": "#0a5fb4",
-    "third": "#8f3aa8",
-    "fourth": "#a85400",
-    "fifth": "#00756b",
-    "sixth": "#b02a5b",
-    "reference": "#7d5c00",
-}
-# Of the models, in their order: the first is the base. Told apart by their shape too.
-MODEL_COLOURS = ("base", "tuned", "third", "fourth", "fifth", "sixth")
-MARKERS = ("o", "D", "s", "^", "v", "P")
+# Every colour that is drawn with: the page's CSS variables take their place in it. Those of the files are the light ones.
+CSS = Path(__file__).with_name("templates") / "report.css"
+COLOURS = dict(re.findall(r"--(\w+): (#\w{6})", CSS.read_text("utf-8").split("}")[0]))
 # Points, which are the units of the SVG: a plot is as wide as half the page, and as a phone.
 WIDTH = 390
-PNG_DPI = 216
-
 STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "svg.hashsalt": "m3kit",
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    # The last: a name may hold a dollar sign.
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "axes.facecolor": "none",
+    "figure.dpi": 72,
     "font.family": "DejaVu Sans",
     "font.size": 11.5,
-    # A name may hold a dollar sign.
-    "text.parse_math": False,
-    "text.color": COLOURS["ink"],
-    "axes.edgecolor": COLOURS["soft"],
-    "axes.labelcolor": COLOURS["soft"],
-    "axes.labelsize": 11.5,
-    "axes.titlesize": 11.5,
-    "axes.titlelocation": "left",
-    "axes.linewidth": 0.8,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": True,
     "grid.color": COLOURS["grid"],
-    "grid.linewidth": 0.8,
-    "xtick.color": COLOURS["soft"],
-    "ytick.color": COLOURS["soft"],
-    "xtick.labelsize": 11,
-    "ytick.labelsize": 11,
-    "xtick.major.size": 0,
-    "ytick.major.size": 0,
-    "xtick.major.pad": 5,
-    "ytick.major.pad": 5,
-    "legend.frameon": False,
-    "legend.fontsize": 11,
-    "legend.handlelength": 1.7,
-    "legend.columnspacing": 1.3,
-    "legend.handletextpad": 0.6,
-    "figure.dpi": 72,
-    "path.simplify": False,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "m3kit",
+    "text.color": COLOURS["ink"],
 }
 
 
@@ -85,7 +46,7 @@ class Plot:
     name: str
     title: str
     caption: str
-    svg: str
+    svg: bytes
     png: bytes
     inline: str
 
@@ -99,42 +60,43 @@ def drawing() -> Iterator[None]:
         yield
 
 
-def new_figure(height: float, rows: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of the one width, with axes below each other."""
-    layout = ConstrainedLayoutEngine(w_pad=4 / 72, h_pad=4 / 72, hspace=0.04)
-    figure = Figure(figsize=(WIDTH / 72, height / 72), layout=layout, facecolor=COLOURS["paper"])
-    axes = figure.subplots(rows, 1, sharex=True, squeeze=False)[:, 0]
-    return figure, list(axes)
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
+    return figure, figure.subplots()
 
 
 def mark(axes: Axes, x: float, told: str, side: str) -> None:
     """A dashed line from top to bottom, with what it means above its end; ``side``: of the words that lies at it."""
     axes.axvline(x, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
-    axes.annotate(
-        told,
-        (x, 1),
-        xycoords=("data", "axes fraction"),
-        xytext=(0, 4),
-        textcoords="offset points",
-        ha=side,
-        color=COLOURS["reference"],
-    )
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(told, (x, 1), xytext=(0, 4), ha=side, color=COLOURS["reference"], **place)
+
+
+def write(axes: Axes, told: str, x: float, y: float, right: float, ha: str = "left") -> None:
+    """Words beside the axes, ``right`` points from their edge ``x`` (0 or 1), a text a line: of several matplotlib
+    aligns the lines by widths of its own font, not of the page's."""
+    place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    for number, line in enumerate(lines := told.split("\n")):
+        up, colour = 15 * ((len(lines) - 1) / 2 - number), COLOURS["soft" if number else "ink"]
+        axes.annotate(line, (x, y), xytext=(right, up), ha=ha, color=colour, annotation_clip=False, **place)
 
 
 def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plot:
-    """Write a figure out; the same figure gives the same bytes."""
+    """Write a figure out; the same figure gives the same bytes. ``alt`` is for those who do not see it."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        rows = ceil(len(labels) / max(1, min(3, 54 // (max(map(len, labels)) + 4))))
+        figure.legend(handles, labels, loc="outside upper left", ncols=ceil(len(labels) / rows))
     svg, png = io.StringIO(), io.BytesIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    figure.savefig(svg, format="svg", metadata=nothing)
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     figure.set_layout_engine("none")  # laid out already
-    figure.savefig(png, format="png", dpi=PNG_DPI, metadata={"Software": None})
-    # Spaces at the ends of lines are matplotlib's; a reader without its font has another.
+    figure.savefig(png, format="png", dpi=216, metadata={"Software": None})
     text = re.sub(r" +$", "", svg.getvalue(), flags=re.MULTILINE).replace("'DejaVu Sans'", "'DejaVu Sans', sans-serif")
-    return Plot(name, title, caption, text, png.getvalue(), inline(text, name, alt))
+    return Plot(name, title, caption, text.encode(), png.getvalue(), _inline(text, name, alt))
 
 
-def inline(svg: str, name: str, alt: str) -> str:
-    """An SVG of ours for the page: its colours, its font, ids of its own, and a name for those who do not see it."""
+def _inline(svg: str, name: str, alt: str) -> str:
+    """With the page's colours and font, and ids of its own."""
     body = svg[svg.index("<svg") :]
     size = re.findall(r'viewBox="[^"]*"', body)[0]
     body = body[body.index(">") + 1 :]
@@ -146,6 +108,5 @@ def inline(svg: str, name: str, alt: str) -> str:
     body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
     for colour, value in COLOURS.items():
         body = body.replace(value, f"var(--{colour})")
-    body = re.sub(r"\s*\n\s*", "\n", body)
-    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body)
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", re.sub(r"\s*\n\s*", "\n", body))
     return f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'.rstrip()
