@@ -69,7 +69,7 @@ def _escaped(value: Any) -> Any:
     """A user's text must not become a heading, a table, a link or HTML, nor turn the rest around."""
     if not isinstance(value, str) or isinstance(value, _Raw):
         return value
-    text = re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", " ".join(value.split()))
+    text = re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", re.sub(r"\s+", " ", value))
     text = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text).replace("&", "&amp;")
     # Bare addresses would become links.
     return re.sub(r"(?<=\w)(?=://|@[\w-]+\.)|(?<=\bwww)(?=\.)", r"\\", text)
@@ -77,14 +77,12 @@ def _escaped(value: Any) -> Any:
 
 def _rows(record: Record) -> list[tuple[str, str, str]]:
     """The first rows that were trained on, of as many files as there are."""
-    found = []
+    found: list[list[tuple[str, str, str]]] = []
     for entry in record.manifest.sets if record.manifest else ():
         try:
             with (record.folder / PREPARED / entry.output).open(encoding="utf-8") as lines:
                 rows = [json.loads(line) for line in islice(lines, ROWS)]
-            found.append(
-                [{"query": row["query"], "pos": row["pos"][0], "neg": (row.get("neg") or ["–"])[0]} for row in rows]
-            )
+            found.append([(row["query"], row["pos"][0], (row.get("neg") or ["–"])[0]) for row in rows])
         except (OSError, ValueError, LookupError, TypeError):
             continue  # a sample, not a promise
     return [row for row in chain(*zip_longest(*found)) if row][:ROWS]
@@ -96,7 +94,8 @@ def _results(record: Record) -> Iterator[Any]:
 
     if not (metrics := record.metrics):
         return
-    name = "/".join(Path(metrics.eval_data).parts[-2:]) or "test data"
+    path = Path(metrics.eval_data or "test data")
+    name = path.name if path.name != "eval" else f"{path.parent.name}/eval"
     for line in score_lines(metrics, HEADLINE, FOUND) + task_lines(metrics):
         if line.values[-1] is not None:
             yield EvalResult(

@@ -17,9 +17,9 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Every colour that is drawn with: the page's CSS variables take their place in it. Those of the files are the light ones.
+# The page's colours, by their CSS variables, which take their place in the page. Those of the files are the light ones.
 CSS = Path(__file__).with_name("templates") / "report.css"
-COLOURS = dict(re.findall(r"--(\w+): (#\w{6})", CSS.read_text("utf-8").split("}")[0]))
+COLOURS = dict(re.findall(r"--(\w+): light-dark\((#\w{6})", CSS.read_text("utf-8")))
 # Points, which are the units of the SVG: a plot is as wide as half the page, and as a phone.
 WIDTH = 390
 STYLE: dict[Any, Any] = {

@@ -36,12 +36,12 @@ def score_lines(measured: Retrieval, *metrics: str) -> list[Line]:
 
 def served_lines(metrics: Metrics) -> list[Line]:
     """The weighted score to serve, where that is no single one."""
-    served = [metrics.serving.models.get(name) for name in metrics.models] if metrics.serving else []
-    last = served[-1] if served else None
+    served = metrics.serving.models if metrics.serving else {}
+    last = served.get(metrics.last)
     if last is None or sum(weight > 0 for weight in last.weights.values()) < 2:
         return []
-    values = [one and one.figures.get(HEADLINE) for one in served]
-    return [Line(last.says, HEADLINE, values, last.against.get("base_served") if len(served) > 1 else None)]
+    values = [served[name].figures.get(HEADLINE) if name in served else None for name in metrics.models]
+    return [Line(last.says, HEADLINE, values, last.against.get("base_served"))]
 
 
 def task_lines(metrics: Metrics) -> list[Line]:

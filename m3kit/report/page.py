@@ -10,10 +10,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from m3kit.records import FOUND, HEADLINE, Retrieval
+from m3kit.records import FOUND, HEADLINE
 from m3kit.report import words
 from m3kit.report.figure import Plot
-from m3kit.report.lines import Line, score_lines, served_lines, task_lines
+from m3kit.report.lines import score_lines, served_lines, task_lines
 from m3kit.report.record import Record
 from m3kit.report.usage import usage
 
@@ -37,29 +37,34 @@ def environment(**options: Any) -> Environment:
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
     made.filters |= {name: getattr(words, name) for name in ("cut", "fixed", "plus", "chance", "duration", "said")}
     made.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
-    made.globals |= {"OUTCOMES": OUTCOMES, "MARKS": MARKS, "EVALUATING": EVALUATING, "HEADLINE": HEADLINE}
-    made.globals["signed"] = words.signed
+    made.globals |= {
+        "OUTCOMES": OUTCOMES,
+        "MARKS": MARKS,
+        "EVALUATING": EVALUATING,
+        "HEADLINE": HEADLINE,
+        "FOUND": FOUND,
+    }
+    made.globals |= {"score_lines": score_lines, "signed": words.signed}
     return made
 
 
 def make_view(record: Record, path: str) -> dict[str, Any]:
     """What page and card show; ``path`` is the model's in the snippets."""
-    metrics = record.metrics
-    general = metrics.general if metrics else None
+    metrics, use = record.metrics, usage(record, path)
+    code: Any = environment().get_template("usage.py.j2").module
     return {
         "record": record,
-        "metrics": metrics,
-        "general": general,
         "run": record.run,
+        "metrics": metrics,
+        "general": metrics.general if metrics else None,
         "outcome": metrics.outcome if metrics else "unknown",
         "verdict": (metrics.verdict if metrics else words.NOT_EVALUATED).splitlines(),
         "headline": score_lines(metrics, HEADLINE) + served_lines(metrics) if metrics else [],
-        "found": score_lines(metrics, FOUND) if metrics else [],
-        "forgotten": score_lines(general, HEADLINE) if general else [],
         "tasks": task_lines(metrics) if metrics else [],
-        "every": _grouped(metrics, "Your text") | _grouped(general, "General text"),
         "cost": dict(_cost(record)),
-        "use": usage(record, path),
+        "use": use,
+        "flag_embedding": str(code.flag_embedding(use)).strip(),
+        "sentence_transformers": str(code.sentence_transformers(use)).strip(),
     }
 
 
@@ -68,14 +73,6 @@ def render_page(record: Record, plots: Mapping[str, Plot], card: str) -> str:
     path = record.metrics.models[record.metrics.last].path if record.metrics else ""
     template = environment(autoescape=True).get_template("report.html.j2")
     return template.render(make_view(record, path or str(record.folder)), plots=plots, card=card)
-
-
-def _grouped(measured: Retrieval | None, where: str) -> dict[str, list[Line]]:
-    """All figures by score."""
-    found: dict[str, list[Line]] = {}
-    for line in score_lines(measured) if measured else ():
-        found.setdefault(f"{where}: {line.label}", []).append(line)
-    return found
 
 
 def _cost(record: Record) -> Iterator[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from math import nan
 from typing import Any
 
 from m3kit.records import HEADLINE, SCORES
@@ -57,7 +58,9 @@ def _before_and_after(
             # The base's marker is empty. One without a value has no place, and its legend even so.
             style = {"markeredgecolor": ink, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4 - (place == 0)}
             face = COLOURS["paper"] if place == 0 and len(models) > 1 else ink
-            axes.plot([value], [height], marker=shape, markersize=8, markerfacecolor=face, **style)
+            axes.plot(
+                [nan if value is None else value], [height], marker=shape, markersize=8, markerfacecolor=face, **style
+            )
             axes.lines[-1].set_label(cut(models[place], LONGEST_NAME) if row == 0 else None)
         write(axes, line.label if name != "tasks" else f"{line.label}\n{line.metric}", 0, row, -8, ha="right")
         write(axes, _told(line.values), 1, row, 8)

@@ -100,31 +100,25 @@ def read_record(folder: Path) -> Record:
     if metrics and not metrics.models:
         raise KitError(f"{folder / METRICS} is damaged (it names no model); {again}")
     run = records.read(folder / RUN, Run, WITHOUT)
-    record = Record(folder, metrics, run, records.read(folder / MANIFEST, Manifest, WITHOUT))
+    manifest = records.read(folder / MANIFEST, Manifest, WITHOUT)
+    record = Record(folder, metrics, run, manifest)
     _read_log(record)
     _read_problems(record)
-    record.missing = list(_missing(record))
-    if not (record.metrics or record.run or record.steps or record.evaluations or record.manifest):
+    missing = (
+        (not metrics, METRICS, "nobody knows whether training helped; python -m m3kit evaluate writes it"),
+        (metrics and metrics.queries and not metrics.general, "general text", "what was forgotten was not measured"),
+        (not run, RUN, "with which settings and versions the model was trained is not known"),
+        (not record.steps, LOG, "there are no curves of loss and held-out figure, no speeds and no memory to show"),
+        (not manifest, MANIFEST, "what the model was trained on, and which rows were set aside, is not known"),
+        (manifest and manifest.problems and not record.first, PROBLEMS, "what the checks found cannot be shown"),
+    )
+    record.missing = [(what, why) for is_missing, what, why in missing if is_missing]
+    if not (metrics or run or manifest or record.steps or record.evaluations):
         raise KitError(
             f"{folder} holds none of {METRICS}, {RUN}, {LOG} and {MANIFEST}, so there is nothing to report; "
             "give the output_dir of a run, or evaluate a model into it first: python -m m3kit evaluate --help"
         )
     return record
-
-
-def _missing(record: Record) -> Iterator[tuple[str, str]]:
-    if not record.metrics:
-        yield METRICS, "nobody knows whether training helped; python -m m3kit evaluate writes it"
-    elif record.metrics.queries and not record.metrics.general:
-        yield "general text", "what the model forgot of text that is not yours was not measured"
-    if not record.run:
-        yield RUN, "with which settings and versions the model was trained is not known"
-    if not record.steps:
-        yield LOG, "there are no curves of loss and held-out figure, no speeds and no memory to show"
-    if not record.manifest:
-        yield MANIFEST, "what the model was trained on, and which rows were set aside, is not known"
-    elif record.manifest.problems and not record.problems:
-        yield PROBLEMS, "what the checks of the data found cannot be shown"
 
 
 def _rows(file: Path, *needed: str) -> Iterator[dict[str, Any] | None]:
