@@ -14,7 +14,6 @@ from report_metrics import HOSTILE, LEVELS, make_metrics
 
 from m3kit.records import Run
 
-
 ROWS = [
     {"query": HOSTILE, "pos": ["# a passage\nof two lines"], "neg": ["<b>no</b>"]},
     {"query": "www.a.example or me@a.example", "pos": ["$1 | 2"], "neg": []},
@@ -102,7 +101,12 @@ def make_manifest() -> dict:
         "negatives_added": 62,
         "texts_removed": {"given twice for one query": 4},
     }
-    other = one | {"input": "sts/sts.jsonl", "task": "sts", "rows_set_aside": {"score between 0.4 and 0.8": 61}}
+    other = one | {
+        "input": "sts/sts.jsonl",
+        "task": "sts",
+        "output": "sts/sts.jsonl",
+        "rows_set_aside": {"score between 0.4 and 0.8": 61},
+    }
     return {
         "settings": {"seed": 42, "holdout": 0.05},
         "sets": [one, other],

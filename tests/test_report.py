@@ -1,4 +1,4 @@
-"""What the report promises: the verdict and its figures as they were measured, what is missing said, bad files named."""
+"""What the report promises: verdict and figures as they were measured, what is missing said, bad files named."""
 
 from __future__ import annotations
 
