@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from m3kit.records import FOUND, HEADLINE
-from m3kit.report.figure import Plot
 from m3kit.report.lines import score_lines, task_lines
 from m3kit.report.page import environment, make_view
+from m3kit.report.plots import Plot
 from m3kit.report.record import PREPARED, Record
 
 # By this line a card is known to be the kit's, and may be written anew.

@@ -47,9 +47,9 @@ def make_report(folder: Path) -> dict:
     record = read_record(folder)
     # Late, so that errors in the run's files do not wait for matplotlib.
     from m3kit.report.card import is_ours, make_card
+    from m3kit.report.lines import NOT_EVALUATED
     from m3kit.report.page import render_page
-    from m3kit.report.plots import FORMER, NAMES, draw_plots
-    from m3kit.report.words import NOT_EVALUATED
+    from m3kit.report.plots import FILES, FORMER, draw_plots
 
     card, report = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE), folder / REPORT
     with bar(None, "drawing the report", ""):
@@ -58,7 +58,7 @@ def make_report(folder: Path) -> dict:
     files |= {folder / PLOTS / f"{name}.png": plot.png for name, plot in plots.items()}
     texts = {card: make_card(record, plots).encode(), report: render_page(record, plots, card.name).encode()}
     try:
-        for name in (*NAMES, *FORMER):
+        for name in (*FILES, *FORMER):
             for kind in ("svg", "png"):
                 (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
         if plots:

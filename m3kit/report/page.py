@@ -11,11 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from m3kit.records import FOUND, HEADLINE
-from m3kit.report import words
-from m3kit.report.figure import Plot
+from m3kit.report import lines
 from m3kit.report.lines import score_lines, served_lines, task_lines
+from m3kit.report.plots import Plot
 from m3kit.report.record import Record
-from m3kit.report.usage import usage
 
 # How each outcome of metrics.json is marked and named; only "better" is green.
 OUTCOMES = {
@@ -28,6 +27,8 @@ OUTCOMES = {
     "unknown": ("?", "Not evaluated"),
 }
 MARKS = {"better": "▲", "worse": "▼", "error": "✖", "set aside": "✖", "warning": "▲", "note": "•"}
+# What M3 is trained to rank by, where nothing else was measured.
+WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
 EVALUATING = "Of that, evaluating between steps"
 
 
@@ -35,7 +36,7 @@ def environment(**options: Any) -> Environment:
     """Templates beside this module; what they lack is an error, not an empty place."""
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
-    made.filters |= {name: getattr(words, name) for name in ("cut", "fixed", "plus", "chance", "duration", "said")}
+    made.filters |= {name: getattr(lines, name) for name in ("cut", "fixed", "plus", "chance", "duration", "said")}
     made.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     made.globals |= {
         "OUTCOMES": OUTCOMES,
@@ -44,13 +45,13 @@ def environment(**options: Any) -> Environment:
         "HEADLINE": HEADLINE,
         "FOUND": FOUND,
     }
-    made.globals |= {"score_lines": score_lines, "signed": words.signed}
+    made.globals |= {"score_lines": score_lines, "signed": lines.signed}
     return made
 
 
 def make_view(record: Record, path: str) -> dict[str, Any]:
     """What page and card show; ``path`` is the model's in the snippets."""
-    metrics, use = record.metrics, usage(record, path)
+    metrics, use = record.metrics, _usage(record, path)
     code: Any = environment().get_template("usage.py.j2").module
     return {
         "record": record,
@@ -58,7 +59,7 @@ def make_view(record: Record, path: str) -> dict[str, Any]:
         "metrics": metrics,
         "general": metrics.general if metrics else None,
         "outcome": metrics.outcome if metrics else "unknown",
-        "verdict": (metrics.verdict if metrics else words.NOT_EVALUATED).splitlines(),
+        "verdict": (metrics.verdict if metrics else lines.NOT_EVALUATED).splitlines(),
         "headline": score_lines(metrics, HEADLINE) + served_lines(metrics) if metrics else [],
         "tasks": task_lines(metrics) if metrics else [],
         "cost": dict(_cost(record)),
@@ -81,7 +82,7 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
     seconds = [("Training", run.seconds if run else 0)]
     seconds += [(EVALUATING, sum(row["eval_seconds"] for row in record.evaluations))]
     seconds += [(f"Evaluating {name}", model.seconds) for name, model in models.items()]
-    yield from ((label, words.duration(value)) for label, value in seconds if value)
+    yield from ((label, lines.duration(value)) for label, value in seconds if value)
     for label, name, shown, of in (
         ("Steps", "step", "{:,.0f}", max),
         ("Tokens a second, median", "tokens_per_second", "{:,.0f}", statistics.median),
@@ -92,3 +93,32 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
             yield label, shown.format(of(values))
     if run:
         yield from (("Processes", str(run.world_size)), ("Device", run.device or "not known"))
+
+
+def _usage(record: Record, path: str) -> dict[str, Any]:
+    """What usage.py.j2 writes code with: of the last model of metrics.json, or of the one that the run made."""
+    metrics = record.metrics
+    model = metrics.models[metrics.last] if metrics else None
+    sources = [model.settings if model else {}, record.settings, metrics.settings if metrics else {}]
+
+    def setting(name: str, default: Any) -> Any:
+        names = (name, f"sentence_{name}")
+        return next((at[key] for at in sources for key in names if at.get(key) is not None), default)
+
+    served = metrics.serving.models.get(metrics.last) if metrics and metrics.serving else None
+    weights = dict(served.weights if served else WEIGHTS)
+    bm25 = weights.pop("bm25", 0)
+    if model and not model.hybrid:
+        weights = {}
+    dim = record.settings.get("colbert_dim") or -1
+    return {
+        "path": path,
+        "pooling": str(setting("pooling_method", "cls")),
+        "normalize": bool(setting("normalize_embeddings", True)),
+        "query_max_len": setting("query_max_len", 512),
+        "passage_max_len": setting("passage_max_len", 512),
+        "instruction": str(setting("query_instruction_for_retrieval", "")),
+        "weights": {name: weight for name, weight in weights.items() if weight} or {"dense": 1.0},
+        "bm25": bm25,
+        "colbert_dim": dim if dim != -1 else None,
+    }

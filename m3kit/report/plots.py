@@ -2,33 +2,74 @@
 
 from __future__ import annotations
 
+import io
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from itertools import cycle
-from math import nan
+from math import ceil, nan
+from pathlib import Path
 from typing import Any
 
-from m3kit.records import HEADLINE, SCORES
-from m3kit.report.figure import COLOURS, Plot, drawing, finish, mark, new_figure, write
-from m3kit.report.lines import Line, score_lines, task_lines
-from m3kit.report.record import Record
-from m3kit.report.words import SCORE_NAMES, cut, fixed, signed
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-NAMES = ("scores", "tasks", "general", "evaluation", "loss")
+from m3kit.records import HEADLINE, SCORES
+from m3kit.report.lines import NAMES, Line, cut, fixed, score_lines, task_lines
+from m3kit.report.record import Record
+
+# The page's colours, by their CSS variables, which take their place in the page. Those of the files are the light ones.
+CSS = Path(__file__).with_name("templates") / "report.css"
+COLOURS = dict(re.findall(r"--(\w+): light-dark\((#\w{6})", CSS.read_text("utf-8")))
+# Points, which are the units of the SVG: a plot is as wide as half the page, and as a phone.
+WIDTH = 390
+STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    # The last: a name may hold a dollar sign.
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "axes.facecolor": "none",
+    "figure.dpi": 72,
+    "font.family": "DejaVu Sans",
+    "font.size": 11.5,
+    "grid.color": COLOURS["grid"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "m3kit",
+    "text.color": COLOURS["ink"],
+}
+FILES = ("scores", "tasks", "general", "evaluation", "loss")
 # Of earlier versions of the kit: they would be taken for this report's.
 FORMER = ("general-yours", "loss-parts", "learning-rate", "evaluation-tasks", *(f"scores-{score}" for score in SCORES))
 # Colour and marker of the models in their order, the base first; colour and dashes of curves.
 MODELS = (("base", "o"), ("tuned", "D"), ("third", "s"), ("fourth", "^"), ("fifth", "v"), ("sixth", "P"))
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), "-", (0, (6, 1.5, 1.5, 1.5)))
 CURVES = tuple(zip(("third", "fourth", "fifth", "ink", "sixth"), DASHES, strict=True))
-PARTS = {**SCORE_NAMES, "ensemble": "all three", "self_distill": "self-distillation"}
 # Points of a curve; of more the means are drawn. A name in a plot is cut, tables have it whole.
 MOST_POINTS, LONGEST_NAME = 200, 22
 
 
+@dataclass(frozen=True)
+class Plot:
+    """A finished plot: ``svg`` and ``png`` are the files, ``inline`` is what stands in the page."""
+
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+    png: bytes
+    inline: str
+
+
 def draw_plots(record: Record) -> dict[str, Plot]:
-    """Those that there are figures for, by their names, in the order of ``NAMES``."""
+    """Those that there are figures for, by their names, in the order of ``FILES``."""
     made: list[Plot | None] = []
-    with drawing():
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Letters that DejaVu Sans lacks are boxes in the PNG; the page and the SVG have the reader's own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
         if metrics := record.metrics:
             lines, names = score_lines(metrics, HEADLINE), list(metrics.models)
             made.append(_before_and_after("scores", "Your text", lines, names, metrics.bm25.get(HEADLINE)))
@@ -62,13 +103,12 @@ def _before_and_after(
                 [nan if value is None else value], [height], marker=shape, markersize=8, markerfacecolor=face, **style
             )
             axes.lines[-1].set_label(cut(models[place], LONGEST_NAME) if row == 0 else None)
-        write(axes, line.label if name != "tasks" else f"{line.label}\n{line.metric}", 0, row, -8, ha="right")
-        write(axes, _told(line.values), 1, row, 8)
+    axes.set_yticks(range(len(lines)), [line.metric if name == "tasks" else line.label for line in lines])
+    axes.secondary_yaxis("right").set_yticks(range(len(lines)), [line.told for line in lines])
     if bm25 is not None:
         mark(axes, bm25, f"BM25 {bm25:.3f}", "center")
     axes.margins(x=0.08)
     axes.set_ylim(len(lines) - 0.45, -0.55)
-    axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=6)
     axes.set_xlabel("" if name == "tasks" else HEADLINE)
@@ -82,16 +122,10 @@ def _before_and_after(
     return finish(figure, name, title, caption, f"{title}. {'; '.join(spoken)}.")
 
 
-def _told(values: Sequence[float | None]) -> str:
-    """What stands at the right end of a line: the last value, and its change."""
-    first, last = values[0], values[-1]
-    return fixed(last) if len(values) == 1 or first is None or last is None else f"{last:.3f}  {signed(first, last)}"
-
-
 def _evaluation(record: Record) -> Plot | None:
     """nDCG@10 of each score; the figures of other tasks where no retrieval was measured."""
     names = dict.fromkeys(name for row in record.evaluations for name in row if name.startswith("eval_"))
-    curves = {name: SCORE_NAMES[score] for score in SCORES if (name := f"eval_{score}_{HEADLINE}") in names}
+    curves = {name: NAMES[score] for score in SCORES if (name := f"eval_{score}_{HEADLINE}") in names}
     unit = HEADLINE if curves else ""
     tasks = {name: name[5:].replace("_", " ") for name in names if name != "eval_seconds"}
     best = ((record.run and record.run.best) or {}).get("step")
@@ -108,7 +142,7 @@ def _loss(steps: Sequence[Mapping[str, float]]) -> Plot | None:
         found = {name: [row[name] for row in group if name in row] for name in group[-1] if name.startswith("loss")}
         means.append({name: sum(values) / len(values) for name, values in found.items()} | {"step": group[-1]["step"]})
     names = dict.fromkeys(name for row in means for name in row if name.startswith("loss_"))
-    curves = {name: PARTS.get(name[5:], name[5:]) for name in names} | {"loss": "loss"}
+    curves = {name: NAMES.get(name[5:], name[5:]) for name in names} | {"loss": "loss"}
     caption = "What was trained on, and its parts before they are weighted." if names else "What was trained on."
     caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
     return _curves(("loss", "Loss", caption), means, curves, "loss")
@@ -135,3 +169,49 @@ def _curves(
     axes.locator_params(axis="x", nbins=7, integer=True)
     axes.margins(x=0.02)
     return finish(figure, *about, f"{about[1]}: {'; '.join(spoken)}.")
+
+
+# ---- from a figure to a file -----------------------------------------------------------------------------------------
+
+
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
+    return figure, figure.subplots()
+
+
+def mark(axes: Axes, x: float, told: str, side: str) -> None:
+    """A dashed line from top to bottom, with what it means above its end; ``side``: of the words that lies at it."""
+    axes.axvline(x, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(told, (x, 1), xytext=(0, 4), ha=side, color=COLOURS["reference"], **place)
+
+
+def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plot:
+    """Write a figure out; the same figure gives the same bytes. ``alt`` is for those who do not see it."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        rows = ceil(len(labels) / max(1, min(3, 54 // (max(map(len, labels)) + 4))))
+        figure.legend(handles, labels, loc="outside upper left", ncols=ceil(len(labels) / rows))
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.set_layout_engine("none")  # laid out already
+    figure.savefig(png, format="png", dpi=216, metadata={"Software": None})
+    text = re.sub(r" +$", "", svg.getvalue(), flags=re.MULTILINE).replace("'DejaVu Sans'", "'DejaVu Sans', sans-serif")
+    return Plot(name, title, caption, text.encode(), png.getvalue(), _inline(text, name, alt))
+
+
+def _inline(svg: str, name: str, alt: str) -> str:
+    """With the page's colours and font, and ids of its own."""
+    body = svg[svg.index("<svg") :]
+    size = re.findall(r'viewBox="[^"]*"', body)[0]
+    body = body[body.index(">") + 1 :]
+    # The background is the page's own, and so are the font and the rule for all elements that matplotlib writes.
+    body = re.sub(r'<g id="patch_1">.*?</g>', "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r" font-family: [^;]*;", "", body)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    for colour, value in COLOURS.items():
+        body = body.replace(value, f"var(--{colour})")
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", re.sub(r"\s*\n\s*", "\n", body))
+    return f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'.rstrip()
