@@ -17,6 +17,7 @@ from m3kit.progress import bar, quiet, say
 from m3kit.report.record import read_record
 
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
+KINDS = ("svg", "png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,12 +55,11 @@ def make_report(folder: Path) -> dict:
     card, report = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE), folder / REPORT
     with bar(None, "drawing the report", ""):
         plots = draw_plots(record)
-    files = {folder / PLOTS / f"{name}.svg": plot.svg for name, plot in plots.items()}
-    files |= {folder / PLOTS / f"{name}.png": plot.png for name, plot in plots.items()}
+    files = {folder / PLOTS / f"{name}.{kind}": getattr(plot, kind) for name, plot in plots.items() for kind in KINDS}
     texts = {card: make_card(record, plots).encode(), report: render_page(record, plots, card.name).encode()}
     try:
         for name in (*FILES, *FORMER):
-            for kind in ("svg", "png"):
+            for kind in KINDS:
                 (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
         if plots:
             (folder / PLOTS).mkdir(exist_ok=True)

@@ -32,8 +32,9 @@ class Line(NamedTuple):
     def told(self) -> str:
         """The last value, and its difference from the base."""
         first, last = self.values[0], self.values[-1]
-        alone = len(self.values) == 1 or first is None or last is None
-        return fixed(last) if alone else f"{last:.3f}  {signed(first, last)}"
+        if len(self.values) == 1 or first is None or last is None:
+            return fixed(last)
+        return f"{last:.3f}  {signed(first, last)}"
 
 
 def score_lines(measured: Retrieval, *metrics: str) -> list[Line]:

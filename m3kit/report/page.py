@@ -38,14 +38,8 @@ def environment(**options: Any) -> Environment:
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
     made.filters |= {name: getattr(lines, name) for name in ("cut", "fixed", "plus", "chance", "duration", "said")}
     made.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
-    made.globals |= {
-        "OUTCOMES": OUTCOMES,
-        "MARKS": MARKS,
-        "EVALUATING": EVALUATING,
-        "HEADLINE": HEADLINE,
-        "FOUND": FOUND,
-    }
-    made.globals |= {"score_lines": score_lines, "signed": lines.signed}
+    made.globals.update(OUTCOMES=OUTCOMES, MARKS=MARKS, EVALUATING=EVALUATING, HEADLINE=HEADLINE, FOUND=FOUND)
+    made.globals.update(score_lines=score_lines, signed=lines.signed)
     return made
 
 
@@ -86,7 +80,6 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
     for label, name, shown, of in (
         ("Steps", "step", "{:,.0f}", max),
         ("Tokens a second, median", "tokens_per_second", "{:,.0f}", statistics.median),
-        ("Padding, mean", "padding", "{:.1%}", statistics.fmean),
         ("Peak memory", "memory_gb", "{:.2f} GB", max),
     ):
         if values := [row[name] for row in record.steps if name in row]:
@@ -97,20 +90,16 @@ def _cost(record: Record) -> Iterator[tuple[str, str]]:
 
 def _usage(record: Record, path: str) -> dict[str, Any]:
     """What usage.py.j2 writes code with: of the last model of metrics.json, or of the one that the run made."""
-    metrics = record.metrics
-    model = metrics.models[metrics.last] if metrics else None
-    sources = [model.settings if model else {}, record.settings, metrics.settings if metrics else {}]
+    metrics, own, weights = record.metrics, dict[str, Any](), WEIGHTS
+    if metrics:
+        model, served = metrics.models[metrics.last], metrics.serving and metrics.serving.models.get(metrics.last)
+        own, weights = metrics.settings | model.settings, served.weights if served else WEIGHTS
+        weights = weights if model.hybrid else {"dense": 1.0, "bm25": weights.get("bm25", 0.0)}
 
     def setting(name: str, default: Any) -> Any:
-        names = (name, f"sentence_{name}")
-        return next((at[key] for at in sources for key in names if at.get(key) is not None), default)
+        found = (own.get(name), record.settings.get(name), record.settings.get(f"sentence_{name}"))
+        return next((value for value in found if value is not None), default)
 
-    served = metrics.serving.models.get(metrics.last) if metrics and metrics.serving else None
-    weights = dict(served.weights if served else WEIGHTS)
-    bm25 = weights.pop("bm25", 0)
-    if model and not model.hybrid:
-        weights = {}
-    dim = record.settings.get("colbert_dim") or -1
     return {
         "path": path,
         "pooling": str(setting("pooling_method", "cls")),
@@ -118,7 +107,7 @@ def _usage(record: Record, path: str) -> dict[str, Any]:
         "query_max_len": setting("query_max_len", 512),
         "passage_max_len": setting("passage_max_len", 512),
         "instruction": str(setting("query_instruction_for_retrieval", "")),
-        "weights": {name: weight for name, weight in weights.items() if weight} or {"dense": 1.0},
-        "bm25": bm25,
-        "colbert_dim": dim if dim != -1 else None,
+        "colbert_dim": setting("colbert_dim", -1),
+        "weights": {name: x for name, x in weights.items() if x and name != "bm25"} or {"dense": 1.0},
+        "bm25": weights.get("bm25", 0.0),
     }

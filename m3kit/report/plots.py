@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import cycle
-from math import ceil, nan
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from m3kit.records import HEADLINE, SCORES
-from m3kit.report.lines import NAMES, Line, cut, fixed, score_lines, task_lines
+from m3kit.report.lines import NAMES, Line, cut, score_lines, task_lines
 from m3kit.report.record import Record
 
 # The page's colours, by their CSS variables, which take their place in the page. Those of the files are the light ones.
 CSS = Path(__file__).with_name("templates") / "report.css"
 COLOURS = dict(re.findall(r"--(\w+): light-dark\((#\w{6})", CSS.read_text("utf-8")))
-# Points, which are the units of the SVG: a plot is as wide as half the page, and as a phone.
-WIDTH = 390
 STYLE: dict[Any, Any] = {
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
@@ -97,12 +95,10 @@ def _before_and_after(
                 ends = [value - line.change.change + end for end in line.change.interval]
                 axes.plot(ends, [height] * 2, color=ink, linewidth=1.4, marker="|", markersize=7)
             # The base's marker is empty. One without a value has no place, and its legend even so.
-            style = {"markeredgecolor": ink, "markeredgewidth": 1.8, "linestyle": "none", "zorder": 4 - (place == 0)}
             face = COLOURS["paper"] if place == 0 and len(models) > 1 else ink
-            axes.plot(
-                [nan if value is None else value], [height], marker=shape, markersize=8, markerfacecolor=face, **style
-            )
-            axes.lines[-1].set_label(cut(models[place], LONGEST_NAME) if row == 0 else None)
+            style: dict[str, Any] = {"s": 64, "marker": shape, "edgecolors": ink, "facecolors": face, "linewidths": 1.8}
+            told = cut(models[place], LONGEST_NAME) if row == 0 else None
+            axes.scatter(nan if value is None else value, height, zorder=4 - (place == 0), label=told, **style)
     axes.set_yticks(range(len(lines)), [line.metric if name == "tasks" else line.label for line in lines])
     axes.secondary_yaxis("right").set_yticks(range(len(lines)), [line.told for line in lines])
     if bm25 is not None:
@@ -115,11 +111,8 @@ def _before_and_after(
     caption = "Further right is better."
     caption += " The thin bar is the 95 % interval of the change." if any(line.change for line in lines) else ""
     caption += " Dashed: BM25, plain keyword search." if bm25 is not None else ""
-    spoken = [f"BM25 {bm25:.3f}"] if bm25 is not None else []
-    for line in lines:
-        of_models = (f"{model} {fixed(value)}" for model, value in zip(models, line.values, strict=True))
-        spoken.append(f"{line.label} {line.metric}: {', '.join(of_models)}")
-    return finish(figure, name, title, caption, f"{title}. {'; '.join(spoken)}.")
+    spoken = "; ".join(f"{line.label} {line.metric} {line.told}" for line in lines)
+    return finish(figure, name, title, caption, f"{title}, {models[-1]} and its difference from {models[0]}: {spoken}.")
 
 
 def _evaluation(record: Record) -> Plot | None:
@@ -175,7 +168,8 @@ def _curves(
 
 
 def new_figure(height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(WIDTH / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
+    """So many points high, and as wide as half the page or a phone."""
+    figure = Figure(figsize=(390 / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
     return figure, figure.subplots()
 
 
@@ -190,8 +184,7 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plo
     """Write a figure out; the same figure gives the same bytes. ``alt`` is for those who do not see it."""
     handles, labels = figure.axes[0].get_legend_handles_labels()
     if len(labels) > 1:
-        rows = ceil(len(labels) / max(1, min(3, 54 // (max(map(len, labels)) + 4))))
-        figure.legend(handles, labels, loc="outside upper left", ncols=ceil(len(labels) / rows))
+        figure.legend(handles, labels, loc="outside upper left", ncols=2)
     svg, png = io.StringIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     figure.set_layout_engine("none")  # laid out already

@@ -50,8 +50,7 @@ class Manifest:
 class Record:
     """All that the report is made from; what was not there is None or empty.
 
-    ``problems``: how many of each (severity, code); ``first`` are the first of each. ``missing``: a piece, and what the
-    report is without it.
+    ``problems``: how many of each (severity, code); ``first``: the first of each. ``missing``: what, and what it costs.
     """
 
     folder: Path
