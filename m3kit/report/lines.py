@@ -98,10 +98,6 @@ def signed(before: float, after: float, of: int | None = None) -> str:
     return plus(round(after, 3) - round(before, 3))
 
 
-def chance(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p {p:.3f}"
-
-
 def duration(seconds: float) -> str:
     """12.3 s, 4 min 5 s, 2 h 3 min."""
     if seconds < 60:

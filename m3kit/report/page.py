@@ -36,7 +36,7 @@ def environment(**options: Any) -> Environment:
     """Templates beside this module; what they lack is an error, not an empty place."""
     loader = FileSystemLoader(Path(__file__).with_name("templates"))
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
-    made.filters |= {name: getattr(lines, name) for name in ("cut", "fixed", "plus", "chance", "duration", "said")}
+    made.filters |= {name: getattr(lines, name) for name in ("cut", "fixed", "plus", "duration", "said")}
     made.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
     made.globals.update(OUTCOMES=OUTCOMES, MARKS=MARKS, EVALUATING=EVALUATING, HEADLINE=HEADLINE, FOUND=FOUND)
     made.globals.update(score_lines=score_lines, signed=lines.signed)
