@@ -100,7 +100,9 @@ def _before_and_after(
             told = cut(models[place], LONGEST_NAME) if row == 0 else None
             axes.scatter(nan if value is None else value, height, zorder=4 - (place == 0), label=told, **style)
     axes.set_yticks(range(len(lines)), [line.metric if name == "tasks" else line.label for line in lines])
-    axes.secondary_yaxis("right").set_yticks(range(len(lines)), [line.told for line in lines])
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(range(len(lines)), [line.told for line in lines])
+    right.spines["right"].set_visible(False)
     if bm25 is not None:
         mark(axes, bm25, f"BM25 {bm25:.3f}", "center")
     axes.margins(x=0.08)
