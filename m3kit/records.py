@@ -177,7 +177,7 @@ class Run:
     empty_steps: str | None = None
 
 
-Kind = TypeVar("Kind", Metrics, Run)
+Kind = TypeVar("Kind")
 
 
 def read(file: Path, kind: type[Kind], cure: str) -> Kind | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import importlib.util
 import json
 import re
 import shutil
@@ -11,7 +12,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
-from report_reading import measured_numbers
+from m3kit.records import HEADLINE, SCORES, Metrics, read
 
 FLAGS = [
     "--headless",
@@ -124,17 +125,38 @@ class Browser:
 
 
 def assert_true_and_quiet(browser: Browser, run: Path) -> None:
-    """The report of a run shows every figure of metrics.json exactly, asks for nothing and complains of nothing."""
+    """The report of a run shows the verdict of metrics.json and the figures that it rests on, asks for nothing and
+    complains of nothing."""
     page = run / "report.html"
     browser.complaints()
     browser.requests()
     browser.open(page)
-    shown = browser.run(
-        "return [...document.querySelectorAll('data')].map(data => [data.dataset.from, data.value, data.textContent])"
-    )
-    wanted = measured_numbers(json.loads((run / "metrics.json").read_text("utf-8")))
-    found = {place: json.loads(exact) for place, exact, _ in shown if place}
-    assert {place: found.get(place) for place in wanted} == wanted
-    assert all(text.strip() for _, _, text in shown)
+    metrics = read(run / "metrics.json", Metrics, "")
+    assert metrics is not None
+    shown = browser.run("return document.body.innerText")
+    assert all(line in shown for line in metrics.verdict.splitlines())
+    for model in (metrics.models[metrics.base], metrics.models[metrics.last]):
+        assert all(f"{model.figures(score)[HEADLINE]:.3f}" in shown for score in SCORES if model.figures(score))
     assert browser.requests() == [page.resolve().as_uri()]
     assert browser.complaints() == []
+
+
+def axe() -> Path | None:
+    """axe-core's script, which looks for what keeps people from reading a page; None where it is not installed."""
+    package = importlib.util.find_spec("selenium_axe_python")
+    return Path(package.origin).parent / "axe-core" / "axe.min.js" if package and package.origin else None
+
+
+def violations(browser: Browser) -> list[str]:
+    """What the open page does against WCAG 2.2 AA, and where."""
+    script = axe()
+    assert script is not None
+    browser.run(script.read_text("utf-8"))
+    tags = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = browser.run(f"return axe.run({{runOnly: {tags}}})")
+    assert len(found["passes"]) > 20
+    return [
+        f"{broken['id']}: {node['html'][:200]} {node['failureSummary'][:300]}"
+        for broken in found["violations"]
+        for node in broken["nodes"]
+    ]

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 from conftest import write_jsonl
 from report_metrics import HOSTILE, LEVELS, make_metrics
+
+from m3kit.records import Run
+
+ROWS = [
+    {"query": HOSTILE, "pos": ["# a passage\nof two lines"], "neg": ["<b>no</b>"]},
+    {"query": "www.a.example or me@a.example", "pos": ["$1 | 2"], "neg": []},
+    {"query": "long " * 200, "pos": ["yes"], "neg": ["no"]},
+    {"query": "the fourth", "pos": ["yes"], "neg": ["no"]},
+]
 
 
 def make_log(steps: int = 120, evaluations: int = 4, heads: bool = True) -> list[dict]:
@@ -41,45 +52,34 @@ def make_log(steps: int = 120, evaluations: int = 4, heads: bool = True) -> list
     return [*rows, {"step": steps, "train_runtime": 240.0, "train_loss": 1.3, "epoch": 4.0}]
 
 
-def make_run(status: str = "finished", base: str = "BAAI/bge-m3") -> dict:
-    run = {
-        "status": status,
-        "started": "2026-11-26T04:22:26Z",
-        "device": "NVIDIA H100 80GB HBM3",
-        "python": "3.11.7",
-        "versions": {"FlagEmbedding": "1.4.2", "torch": "2.13.0", "transformers": "5.20.2"},
-        "world_size": 2,
-        "data": [{"path": "prepared/retrieval/train.jsonl", "type": "only_1neg", "rows": 218}],
-        "settings": {
-            "model_name_or_path": base,
-            "learning_rate": 1e-5,
-            "num_train_epochs": 4.0,
-            "per_device_train_batch_size": 8,
-            "gradient_accumulation_steps": 1,
-            "train_group_size": 8,
-            "query_max_len": 128,
-            "passage_max_len": 256,
-            "temperature": 0.02,
-            "precision": "bf16",
-            "unified_finetuning": True,
-            "use_self_distill": True,
-            "sentence_pooling_method": "cls",
-            "normalize_embeddings": True,
-            "query_instruction_for_retrieval": None,
-            "seed": 42,
-            "hub_token": "hf_secret",
-        },
-        "seconds": 244.5,
-        "base": {"eval_hybrid_nDCG@10": 0.6},
+def make_run(status: str = "finished", base: str = "BAAI/bge-m3") -> Run:
+    settings = {
+        "model_name_or_path": base,
+        "learning_rate": 1e-5,
+        "num_train_epochs": 4.0,
+        "train_group_size": 8,
+        "query_max_len": 128,
+        "passage_max_len": 256,
+        "sentence_pooling_method": "cls",
+        "normalize_embeddings": True,
+        "query_instruction_for_retrieval": None,
+        "seed": 42,
+        "hub_token": "hf_secret",
     }
+    run = Run(
+        status,
+        settings,
+        started="2026-11-26T04:22:26Z",
+        device="NVIDIA H100 80GB HBM3",
+        python="3.11.7",
+        versions={"FlagEmbedding": "1.4.2", "torch": "2.13.0"},
+        world_size=2,
+        seconds=244.5,
+    )
     if status == "finished":
-        run |= {"best": {"step": 90, "eval_hybrid_nDCG@10": 0.69}, "steps": 120, "train_loss": 1.3}
-    else:
-        run["reason"] = "the loss is not finite (nan) after step 41"
-        run["resumed"] = [
-            {"at": "2026-11-26T05:00:00Z", "from_step": 30, "changed": ["precision bf16 instead of fp16"]}
-        ]
-    return run
+        return replace(run, best={"step": 90, "eval_hybrid_nDCG@10": 0.69}, steps=120)
+    resumed = [{"at": "2026-11-26T05:00:00Z", "from_step": 30, "changed": ["precision bf16 instead of fp16"]}]
+    return replace(run, reason="the loss is not finite (nan) after step 41", resumed=resumed)
 
 
 def make_manifest() -> dict:
@@ -101,7 +101,12 @@ def make_manifest() -> dict:
         "negatives_added": 62,
         "texts_removed": {"given twice for one query": 4},
     }
-    other = one | {"input": "sts/sts.jsonl", "task": "sts", "rows_set_aside": {"score between 0.4 and 0.8": 61}}
+    other = one | {
+        "input": "sts/sts.jsonl",
+        "task": "sts",
+        "output": "sts/sts.jsonl",
+        "rows_set_aside": {"score between 0.4 and 0.8": 61},
+    }
     return {
         "settings": {"seed": 42, "holdout": 0.05},
         "sets": [one, other],
@@ -130,12 +135,16 @@ def write_run(folder: Path, **pieces) -> Path:
         "problems": make_problems,
     }
     pieces = {name: pieces[name] if name in pieces else make() for name, make in made.items()}
-    (folder / "prepared").mkdir(parents=True, exist_ok=True)
     files = {"metrics": "metrics.json", "run": "run.json", "manifest": "prepared/manifest.json"}
-    for name, file in files.items():
-        if pieces[name] is not None:
-            (folder / file).write_text(json.dumps(pieces[name], ensure_ascii=False), encoding="utf-8")
-    for name, file in {"log": "train_log.jsonl", "problems": "prepared/problems.jsonl"}.items():
-        if pieces[name] is not None:
-            write_jsonl(folder / file, pieces[name])
+    files |= {"log": "train_log.jsonl", "problems": "prepared/problems.jsonl"}
+    (folder / "prepared" / "retrieval").mkdir(parents=True, exist_ok=True)
+    for name, content in pieces.items():
+        if dataclasses.is_dataclass(content):
+            content = dataclasses.asdict(content)
+        if isinstance(content, list):
+            write_jsonl(folder / files[name], content)
+        elif content is not None:
+            (folder / files[name]).write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+    if pieces["manifest"]:
+        write_jsonl(folder / "prepared" / "retrieval" / "train.jsonl", ROWS)
     return folder

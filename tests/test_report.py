@@ -1,21 +1,23 @@
-"""What the report promises: every figure as it was measured, what is missing said, and a page that needs nothing."""
+"""What the report promises: verdict and figures as they were measured, what is missing said, bad files named."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+from dataclasses import replace
 from random import Random
 
 import pytest
 from conftest import mostly_slow
-from report_helpers import make_log, make_manifest, make_metrics, make_run, write_run
-from report_reading import measured_numbers, report, words
+from report_helpers import make_log, make_manifest, make_run, write_run
+from report_metrics import make_metrics
+from report_reading import report, words
 
 from m3kit.__main__ import main
 from m3kit.errors import KitError
-from m3kit.report.card import make_card
 from m3kit.report.command import make_report
-from m3kit.report.record import read_record
+from m3kit.report.page import OUTCOMES
 
 # ---- figures -------------------------------------------------------------------------------------------------------
 
@@ -24,9 +26,9 @@ SHAPES = {
     "one model": make_metrics(("base",)),
     "three models": make_metrics(("base", "first", "second.best")),
     "a model without heads": make_metrics(headless=("tuned",)),
-    "a base without heads": make_metrics(headless=("base",)),
+    "dense alone": make_metrics(headless=("base", "tuned")),
     "tasks only": make_metrics(retrieval=False),
-    "retrieval only": make_metrics(tasks=False, general=False) | {"queries_left_out": 0},
+    "retrieval only": make_metrics(tasks=False, general=False),
     "worse": make_metrics(gain=-0.1),
 }
 
@@ -35,97 +37,94 @@ SHAPES = {
 def test_every_figure_of_metrics_json_stands_in_the_page(tmp_path, shape):
     metrics = SHAPES[shape]
     page = words(write_run(tmp_path / "run", metrics=metrics))
-    found = {place: json.loads(exact) for place, (exact, _) in page.figures.items() if place}
-    wanted = measured_numbers(metrics)
-    assert {place: found.get(place) for place in wanted} == wanted
-    # And what is shown is that figure, rounded.
-    for place, (exact, shown) in page.figures.items():
-        if place.startswith(("models/", "bm25/", "general/models/")) and "seconds" not in place:
-            assert shown in (f"{float(exact):.3f}", f"{float(exact):g}"), place
+    parts = [metrics, metrics.general] if metrics.general else [metrics]
+    for model in (model for part in parts for model in part.models.values()):
+        for figures in [model.figures(score) for score in ("dense", "sparse", "colbert", "hybrid")]:
+            assert all(f" {value:.3f}" in page.said for value in figures.values())
+        assert all(f" {value:.3f}" in page.said for task in model.tasks.values() for value in task.values())
+    for served in metrics.serving.models.values() if metrics.serving else ():
+        assert f"{served.figures['nDCG@10']:.3f}" in page.said and served.says in page.said
+    assert all(line in page.said for line in metrics.verdict.splitlines())
 
 
 @pytest.mark.slow
-def test_every_shape_of_metrics_json_has_its_plots(tmp_path):
-    for shape, metrics in SHAPES.items():
-        folder = write_run(tmp_path / shape, metrics=metrics)
-        page = report(folder)
-        assert page.figures == words(folder).figures and page.all("svg"), shape
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_page_is_small_and_has_its_plots(tmp_path, shape):
+    folder = write_run(tmp_path / "run", metrics=SHAPES[shape], log=make_log(1300))
+    page = report(folder)
+    assert page.all("svg") and len(page.all("table")) <= 8
+    assert (folder / "report.html").stat().st_size < 200_000
+    assert "Each point is the mean of 7 logged steps." in page.said
+
+
+def test_every_number_of_the_verdict_stands_in_the_tables(whole_run, whole_page):
+    verdict = json.loads((whole_run / "metrics.json").read_text("utf-8"))["verdict"]
+    told = tables(whole_page)
+    for number in re.findall(r"\d\.\d+|\d+ of \d+|for \d+", verdict):
+        assert number.removeprefix("for ") in told, number
+    assert re.search(r"Hybrid\s+55 of 83\s+64 of 83\s+\+9", told)
+
+
+def tables(page) -> str:
+    return re.sub(r"<[^>]+>", " ", "".join(re.findall(r"<table>.*?</table>", page.text, re.DOTALL)))
 
 
 def test_changes_shown_add_up(whole_page):
-    for place, (_, shown) in whole_page.figures.items():
-        found = re.fullmatch(r"(.*/)?comparisons/tuned/(.*)/change", place)
-        if found:
-            before, after = (
-                whole_page.figures[f"{found[1] or ''}models/{name}/{found[2]}"][1] for name in ("base", "tuned")
-            )
-            said = float(shown.replace("−", "-").replace("±", ""))
-            assert round(float(after) - float(before), 3) == said, place
+    rows = re.findall(r"(0\.\d{3}) (0\.\d{3}) ([+−]0\.\d{3})", " ".join(tables(whole_page).split()))
+    assert len(rows) > 20
+    for before, after, change in rows:
+        assert round(float(after) - float(before), 3) == float(change.replace("−", "-"))
 
 
-def test_the_verdict_is_the_evaluations_own(whole_run, whole_page):
-    metrics = json.loads((whole_run / "metrics.json").read_text("utf-8"))
-    assert metrics["verdict"] in whole_page.said
-    assert whole_page.headings[1] == (2, "▲ Better")
-
-
-def test_a_worse_model_is_called_worse_and_no_success(tmp_path):
-    folder = write_run(tmp_path / "run", metrics=make_metrics(gain=-0.15))
-    page = words(folder)
-    assert page.headings[1] == (2, "▼ Worse")
-    verdict = next(found for tag, found in page.tags if tag == "section" and found.get("id") == "verdict")
-    assert verdict["class"] == "verdict worse"
-    card = make_card(read_record(folder))
-    assert "**Worse.**" in card and "**Better" not in card
-
-
-def test_what_was_lost_on_general_text_is_part_of_the_verdict(tmp_path):
-    metrics = make_metrics()
-    metrics["general"]["comparisons"]["tuned"]["hybrid"]["nDCG@10"]["verdict"] = "worse"
+@pytest.mark.parametrize("outcome", ["better", "worse", "same", "mixed", "keyword search", "single"])
+def test_the_verdict_is_the_evaluations_own_and_green_only_where_it_is_better(tmp_path, outcome):
+    metrics = replace(make_metrics(), outcome=outcome, verdict="It is so.\nDo this.", judged_on="By another half.")
     page = words(write_run(tmp_path / "run", metrics=metrics))
-    assert page.headings[1][1].endswith("Better on your text, worse on general text")
+    told = page.text[page.text.index('<section id="verdict"') :].split("</section>")[0]
+    assert f'class="box {outcome.replace(" ", "-")}"' in told
+    said = " ".join(re.sub("<[^>]+>", " ", told).split())
+    assert said == f"{' '.join(OUTCOMES[outcome])} It is so. Do this. By another half."
+    assert page.headings[1] == (2, " ".join(OUTCOMES[outcome]))
 
 
-def test_no_difference_is_said_with_the_number_of_queries(tmp_path):
-    metrics = make_metrics()
-    for compared in metrics["comparisons"]["tuned"]["hybrid"].values():
-        compared["verdict"] = "no difference"
-    page = words(write_run(tmp_path / "run", metrics=metrics))
-    assert page.headings[1][1].endswith("No difference that can be shown")
-    assert "no difference that 83 queries can show" in page.said
+def test_five_queries_are_shown_with_what_stood_first(whole_page):
+    told = whole_page.said.split("Five queries")[1]
+    assert told.count("Rank of the right passage") == 5
+    assert "Before ✗ not right Bags are weighed." in told and "Rank of the right passage: 57 → 1" in told
+    assert whole_page.said.index("Five queries") < whole_page.said.index("Before and after, by score")
 
 
-def test_curves_data_problems_settings_time_and_use_are_told(whole_page):
+def test_data_problems_settings_time_use_and_words_are_told(whole_page):
     for told in (
-        "best: step 90",
-        "Absolute similarities do not compare between models; ranks do.",
         "25 set aside (held out for evaluation)",
         "query-is-passage",
-        "loss, self-distillation",
-        "Learning rate 1e-05",
-        "FlagEmbedding 1.4.2 1.4.2",
+        "learning_rate 1e-05",
+        "FlagEmbedding 1.4.2",
         "Tokens a second, median",
-        "Peak memory",
-        "hybrid = 1.0 * dense + 0.3 * sparse + 1.0 * colbert",
+        "Evaluating tuned",
+        "Trained in 4 min 4 s, of which 6.0 s evaluating",
+        "scores = dense + 0.3 * sparse",
         "model.max_seq_length = 128",
-        "BM25",
-        "is kept at the desk",
+        "Plain keyword search",
+        "Held out for evaluation, and not trained on: 50 of retrieval.",
+        "kept: step 90",
     ):
         assert told in whole_page.said, told
-    assert "hf_secret" not in whole_page.text
+    assert "hf_secret" not in whole_page.text and "toy" not in whole_page.said
 
 
-def test_a_model_without_heads_is_told_the_reason_and_used_by_dense_alone(tmp_path):
+@pytest.mark.parametrize("base", ["/somewhere/cache/starter", "starter"])
+def test_a_run_from_the_starter_model_is_a_toy(tmp_path, monkeypatch, base):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "starter").mkdir()
+    (tmp_path / "starter" / "starter.json").write_text("{}")
+    page = words(write_run(tmp_path / "run", run=make_run(base=base)))
+    assert "This model is a toy" in page.said and "say nothing about bge-m3" in page.said
+
+
+def test_a_model_without_heads_is_used_by_dense_alone(tmp_path):
     page = words(write_run(tmp_path / "run", metrics=make_metrics(headless=("tuned",))))
-    assert "tuned has no sparse_linear.pt" in page.said
-    assert "lexical_weights" not in page.said
-
-
-@pytest.mark.slow
-def test_a_long_log_is_thinned_by_means_and_that_is_said(tmp_path):
-    page = report(write_run(tmp_path / "run", log=make_log(1300), metrics=None))
-    assert "1,300 logged steps, thinned: each row is the mean of 3 of them" in page.said
-    assert "Each point is the mean of 3 logged steps." in page.said
+    assert "tuned has no sparse_linear.pt" in page.said and "lexical_weights" not in page.said
 
 
 # ---- what is missing -----------------------------------------------------------------------------------------------
@@ -136,9 +135,9 @@ def test_a_long_log_is_thinned_by_means_and_that_is_said(tmp_path):
     [
         ("metrics", "nobody knows whether"),
         ("run", "with which settings and versions the model was trained is not known"),
-        ("log", "no loss and learning curves"),
+        ("log", "no curves of loss"),
         ("manifest", "what the model was trained on"),
-        ("problems", "can be counted, but not shown"),
+        ("problems", "what the checks found cannot be shown"),
     ],
 )
 def test_a_missing_piece_is_named_with_what_it_costs(tmp_path, piece, said):
@@ -150,6 +149,11 @@ def test_a_whole_run_misses_nothing(whole_page):
     assert "What is missing" not in whole_page.said
 
 
+def test_training_data_without_problems_lacks_nothing(tmp_path):
+    page = words(write_run(tmp_path / "run", manifest=make_manifest() | {"problems": []}, problems=None))
+    assert "What is missing" not in page.said
+
+
 @pytest.mark.parametrize("piece", mostly_slow(["log", "metrics", "run", "manifest"]))
 def test_one_piece_alone_makes_a_report(tmp_path, piece):
     none = dict.fromkeys(("metrics", "run", "log", "manifest", "problems"))
@@ -159,44 +163,25 @@ def test_one_piece_alone_makes_a_report(tmp_path, piece):
 
 
 def test_a_stopped_run_says_why_and_what_to_do(tmp_path):
-    run = make_run("stopped")
-    page = words(write_run(tmp_path / "run", metrics=None, run=run, log=make_log(41, 0)))
-    assert "The training stopped before its end: the loss is not finite (nan) after step 41." in page.said
+    page = report(write_run(tmp_path / "run", metrics=None, run=make_run("stopped"), log=make_log(41, 0)))
+    assert "The training stopped before its end" in page.said
+    assert "the loss is not finite (nan) after step 41." in page.said
     assert "It had logged 41 steps. Run the same command again" in page.said
     assert "Went on from step 30" in page.said and "precision bf16 instead of fp16" in page.said
     assert page.headings[1] == (2, "? Not evaluated")
 
 
-def test_a_killed_run_may_leave_half_a_line(tmp_path):
-    folder = write_run(tmp_path / "run", run=make_run("running"))
-    with (folder / "train_log.jsonl").open("a") as file:
-        file.write('{"step": 121, "lo')
-    page = words(folder)
-    assert "1 lines of train_log.jsonl could not be read" in page.said
-    assert "still running, or it was killed" in page.said
-
-
-def test_figures_that_are_no_numbers_are_gaps_in_the_curves(tmp_path):
+def test_a_killed_run_may_leave_half_a_line_and_figures_that_are_no_numbers(tmp_path):
     log = make_log(70, 0)
     log[3]["loss_dense"] = float("nan")
-    assert "Loss" in report(write_run(tmp_path / "run", log=log, metrics=None)).said
+    folder = write_run(tmp_path / "run", run=make_run("running"), log=log, metrics=None)
+    with (folder / "train_log.jsonl").open("a") as file:
+        file.write('{"step": 121, "lo')
+    page = report(folder)
+    assert "left out: 1." in page.said and "still running, or it was killed" in page.said
 
 
-def test_metrics_of_an_older_kit_are_shown_without_tests_of_chance(tmp_path):
-    metrics = make_metrics(general=False)
-    for key in ("verdict", "comparisons", "distributions", "examples", "bm25"):
-        del metrics[key]
-    for model in metrics["models"].values():
-        del model["settings"], model["hybrid_weights"], model["hybrid"]["MAP"]
-    page = words(write_run(tmp_path / "run", metrics=metrics))
-    assert "Evaluate again" in page.said and "not whether they are larger than chance" in page.said
-    assert page.headings[1] == (2, "? Not compared")
-
-
-def test_training_data_without_problems_lacks_nothing(tmp_path):
-    manifest = make_manifest() | {"problems": []}
-    page = words(write_run(tmp_path / "run", manifest=manifest, problems=None))
-    assert "What is missing" not in page.said
+# ---- damaged files -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -205,7 +190,7 @@ def test_training_data_without_problems_lacks_nothing(tmp_path):
         ("metrics.json", "{"),
         ("metrics.json", "[]"),
         ("metrics.json", '{"models": {}}'),
-        ("metrics.json", '{"models": {"base": {"dense": {"nDCG@10": NaN}}}}'),
+        ("metrics.json", '{"models": {"base": {"dense": {"scores": null, "reason": "of an older kit"}}}}'),
         ("run.json", '{"status": 3}'),
         ("train_log.jsonl", "nothing\n"),
         ("prepared/manifest.json", b"\xff\xfe"),
@@ -217,7 +202,8 @@ def test_a_broken_file_is_named_with_the_cure(tmp_path, file, content, capsys):
     (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert main(["report", str(folder)]) == 1
     told = capsys.readouterr().err
-    assert f"{folder / file} is damaged" in told and "delete it" in told
+    assert f"{folder / file} is damaged" in told
+    assert ("python -m m3kit evaluate --output_dir" if file == "metrics.json" else "delete it") in told
     assert not (folder / "report.html").exists()
 
 
@@ -231,23 +217,27 @@ def places(value, *path):
 @pytest.mark.parametrize("seed", mostly_slow(range(60), 12))
 def test_whatever_is_wrong_in_the_files_there_is_a_page_or_a_sentence(tmp_path, seed):
     random = Random(seed)
-    pieces = {"metrics": make_metrics(), "run": make_run("stopped"), "manifest": make_manifest(), "log": make_log(12)}
-    piece = random.choice(["metrics", "metrics", *pieces])
-    # As likely near the top as deep within.
-    depth = random.randint(1, 7)
-    *path, last = random.choice([path for path in places(pieces[piece]) if len(path) <= depth])
-    inner = pieces[piece]
-    for key in path:
-        inner = inner[key]
-    other = random.choice(["deleted", "<x>", 7, -0.5, None, True, [], {}])
-    if other == "deleted":
-        del inner[last]
-    else:
-        inner[last] = other
-    try:
-        assert words(write_run(tmp_path / "run", **pieces)).headings[0] == (1, "run")
-    except KitError as error:
-        assert "is damaged" in str(error)
+    pieces = {"metrics": make_metrics(), "run": make_run("stopped")}
+    pieces = {name: json.loads(json.dumps(dataclasses.asdict(made))) for name, made in pieces.items()}
+    pieces |= {"manifest": make_manifest(), "log": make_log(12)}
+    for _ in range(8):
+        piece = random.choice(["metrics", "metrics", *pieces])
+        # As likely near the top as deep within.
+        depth = random.randint(1, 7)
+        broken = json.loads(json.dumps(pieces[piece]))
+        *path, last = random.choice([path for path in places(broken) if len(path) <= depth])
+        inner = broken
+        for key in path:
+            inner = inner[key]
+        other = random.choice(["deleted", "<x>", 7, -0.5, None, True, [], {}])
+        if other == "deleted":
+            del inner[last]
+        else:
+            inner[last] = other
+        try:
+            assert words(write_run(tmp_path / "run", **pieces | {piece: broken})).headings[0] == (1, "run")
+        except KitError as error:
+            assert "is damaged" in str(error)
 
 
 def test_nothing_at_all_is_an_error_with_the_next_command(tmp_path):
@@ -262,7 +252,7 @@ def test_nothing_at_all_is_an_error_with_the_next_command(tmp_path):
 
 def test_plots_are_files_too_and_nothing_half_written_stays(whole_run, whole_page):
     drawn = [attributes["id"].removeprefix("plot-") for attributes in whole_page.all("figure")]
-    assert "scores" in drawn and "general" in drawn and "loss" in drawn and "scores-hybrid" in drawn
+    assert sorted(drawn) == ["evaluation", "general", "loss", "scores", "tasks"]
     files = {path.name for path in (whole_run / "plots").iterdir()}
     assert files == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
     assert (whole_run / "plots" / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -273,11 +263,12 @@ def test_plots_are_files_too_and_nothing_half_written_stays(whole_run, whole_pag
 def test_plots_of_an_earlier_report_go(tmp_path):
     folder = write_run(tmp_path / "run")
     make_report(folder)
-    (folder / "plots" / "mine.svg").write_text("kept")
+    for name in ("mine", "loss-parts", "scores-hybrid"):
+        (folder / "plots" / f"{name}.svg").write_text("kept")
     (folder / "train_log.jsonl").unlink()
     make_report(folder)
-    left = {path.name for path in (folder / "plots").iterdir()}
-    assert "loss.svg" not in left and "loss.png" not in left and {"mine.svg", "scores.svg"} <= left
+    left = {path.name for path in (folder / "plots").glob("*.svg")}
+    assert left == {"mine.svg", "scores.svg", "tasks.svg", "general.svg"}
 
 
 @pytest.mark.slow
@@ -291,7 +282,7 @@ def test_the_command_says_where_things_are(tmp_path, capsys):
     told = capsys.readouterr()
     made = json.loads(told.out)
     assert made["report"] == str(folder / "report.html") and made["card"] == str(folder / "README.md")
-    assert str(folder / "plots" / "loss.svg") in made["plots"] and "better" in made["verdict"]
+    assert str(folder / "plots" / "loss.svg") in made["plots"] and "first ten" in made["verdict"]
     assert told.err == ""
 
 

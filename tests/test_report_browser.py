@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import report_browser
-from report_helpers import make_log, make_metrics, write_run
+from report_helpers import make_log, make_run, write_run
+from report_metrics import make_metrics
 
 from m3kit.report.command import make_report
 
@@ -65,14 +66,57 @@ return [...document.querySelectorAll('figure svg')].flatMap(svg => {
 """
 
 
+# What is wider than the place that it has.
+CUT = """
+return [...document.querySelectorAll('.scroll, pre, .firsts > div')].filter(it => it.scrollWidth > it.clientWidth + 1)
+  .map(it => it.getAttribute('aria-labelledby') + ' ' + it.scrollWidth)
+"""
+
+
 @pytest.mark.parametrize("width", [360, 390, 800, 1200])
-def test_the_page_never_scrolls_sideways_and_plots_are_whole(browser, run, width):
+def test_nothing_is_cut_and_nothing_scrolls_sideways(browser, whole_run, whole_page, width):
+    browser.look(width=width)
+    browser.open(whole_run / "report.html")
+    browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
+    assert browser.run(CUT) == []
+    assert browser.run(CLIPPED) == [] and browser.run(OVERLAPPING) == []
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_of_many_models_only_tables_scroll_sideways(browser, run, width):
     browser.look(width=width)
     browser.open(run / "report.html")
     browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
     assert browser.run("return document.documentElement.scrollWidth <= innerWidth")
-    assert browser.run(CLIPPED) == []
-    assert browser.run(OVERLAPPING) == []
+    assert browser.run(CLIPPED) == [] and browser.run(OVERLAPPING) == []
+
+
+@pytest.mark.skipif(not report_browser.axe(), reason="no axe-core: pip install -r tests/requirements.txt")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("kind", ["whole", "many models", "stopped"])
+def test_nothing_keeps_people_from_reading_it(browser, run, whole_run, whole_page, tmp_path, scheme, kind):
+    if kind == "stopped":
+        folder = write_run(tmp_path / "run", metrics=None, run=make_run("stopped", "/kit/cache/starter"), problems=None)
+        make_report(folder)
+    browser.look(width=390 if kind == "whole" else 1200, scheme=scheme)
+    browser.open({"whole": whole_run, "many models": run}.get(kind, tmp_path / "run") / "report.html")
+    assert report_browser.violations(browser) == []
+    browser.run("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert report_browser.violations(browser) == []
+
+
+def test_the_keyboard_goes_through_it_in_order(browser, whole_run, whole_page):
+    browser.look(width=1200)
+    browser.open(whole_run / "report.html")
+    reached = []
+    for _ in range(10):
+        for kind in ("rawKeyDown", "keyUp"):
+            browser.devtools("Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9)
+        reached.append(browser.run("return document.activeElement.getBoundingClientRect().top + scrollY"))
+        if len(reached) == 1:
+            assert browser.run("return document.activeElement.className") == "skip"
+    assert reached == sorted(reached) and len(set(reached)) == 10
 
 
 def test_colours_follow_the_readers_scheme_and_paper_is_white(browser, run):

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from m3kit.evaluation.metrics import MEASURES, SCORES
-from m3kit.evaluation.table import has_scores
-from m3kit.report.about_run import data, problems, settings, time_and_memory
-from m3kit.report.numbers import Source
-from m3kit.report.page import environment
-from m3kit.report.record import Record
-from m3kit.report.tables import bm25_rows, counted, retrieval_tables, task_tables
-from m3kit.report.usage import make_usage
-from m3kit.report.view import hub_name, model_paths, state, verdict
-from m3kit.report.words import SCORE_NAMES
+from m3kit.records import FOUND, HEADLINE
+from m3kit.report.lines import score_lines, task_lines
+from m3kit.report.page import environment, make_view
+from m3kit.report.plots import Plot
+from m3kit.report.record import PREPARED, Record
 
 # By this line a card is known to be the kit's, and may be written anew.
 MARK = "<!-- m3kit report: this model card is written anew by each report; delete this line to keep it as it is -->"
 # Of bases whose licence is known. Any other is left out, for a wrong one is worse than none.
 LICENSES = {"BAAI/bge-m3": "mit", "BAAI/bge-m3-unsupervised": "mit", "BAAI/bge-m3-retromae": "mit"}
-HUB_TASKS = {
-    "sts": ("semantic-similarity", "Semantic Similarity"),
-    "classification": ("text-classification", "Text Classification"),
-    "clustering": ("clustering", "Clustering"),
-}
 TAGS = ["sentence-transformers", "feature-extraction", "sentence-similarity", "FlagEmbedding", "bge-m3"]
+ROWS = 3
+# Settings that a reader asks for first.
+SETTINGS = """num_train_epochs learning_rate per_device_train_batch_size train_group_size query_max_len passage_max_len
+    temperature unified_finetuning lora_rank merge_shares precision seed""".split()
 
 
 def is_ours(path: Path) -> bool:
@@ -38,61 +34,31 @@ def is_ours(path: Path) -> bool:
         return True
 
 
-def make_card(record: Record) -> str:
+def make_card(record: Record, plots: Mapping[str, Plot]) -> str:
     """The whole card, front matter first."""
     # Late: it takes a moment, and errors in the run's files must not wait for it.
-    from huggingface_hub import ModelCard, ModelCardData
+    from huggingface_hub import ModelCardData
 
-    base = hub_name(model_paths(record)[0])
-    results = list(_results(record))
+    on_hub = _hub_name(record.base)
     front = ModelCardData(
-        license=LICENSES.get(base or ""),
+        license=LICENSES.get(on_hub or ""),
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=TAGS,
-        base_model=base,
+        base_model=on_hub,
         model_name=record.name,
-        eval_results=results or None,
+        eval_results=list(_results(record)) or None,
     )
-    return str(
-        ModelCard(f"---\n{front.to_yaml()}\n---\n\n{MARK}\n\n{_body(record, base)}", ignore_metadata_errors=False)
-    )
+    body = environment(autoescape=False, finalize=_escaped).get_template("card.md.j2")
+    view = make_view(record, "MODEL") | {"plots": plots, "SETTINGS": SETTINGS, "rows": _rows(record), "raw": _Raw}
+    view |= {"on_hub": on_hub, "base": on_hub or Path(record.base).name}
+    return f"---\n{front.to_yaml()}\n---\n\n{MARK}\n\n{body.render(view)}"
 
 
-def _body(record: Record, base: str | None) -> str:
-    metrics = Source(record.metrics)
-    # What is published must not tell where files lie on somebody's disk.
-    rows = [dict(row, input="/".join(Path(row["input"]).parts[-2:])) for row in (data(record) or {}).get("rows", [])]
-    shown = settings(record)
-    template = environment(autoescape=False, finalize=_escaped).get_template("card.md.j2")
-    return template.render(
-        name=record.name,
-        base=base or Path(model_paths(record)[0]).name,
-        base_is_on_hub=bool(base),
-        verdict=verdict(record),
-        state=state(record),
-        retrieval=retrieval_tables(metrics, record.metrics)[:1] if metrics else [],
-        tasks=task_tables(metrics)[:1] if metrics else [],
-        bm25=bm25_rows(metrics),
-        counted=counted(record.metrics),
-        eval_data=_data_name(record.metrics.get("eval_data")),
-        general=_general(metrics),
-        rows=rows,
-        problems=[problem for problem in problems(record) if problem["severity"] != "note"],
-        settings=[row for row in shown.get("key", []) if row[0] != "Base model"],
-        versions=shown.get("versions", []),
-        time=time_and_memory(record, metrics),
-        usage=make_usage(record, "MODEL"),
-        raw=_Raw,
-    )
-
-
-def _general(metrics: Source) -> dict[str, Any] | None:
-    general = metrics.of("general")
-    if not general:
-        return None
-    name = _data_name(general.part.get("eval_data"))
-    return {"tables": retrieval_tables(general, general.part)[:1], "counted": counted(general.part), "name": name}
+def _hub_name(base: str) -> str | None:
+    """The base's name on the Hub. A folder of this name, or one that it would lie in, says that it has none."""
+    known = re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", base, re.ASCII) and not Path(base).parent.is_dir()
+    return base if known else None
 
 
 class _Raw(str):
@@ -100,56 +66,43 @@ class _Raw(str):
 
 
 def _escaped(value: Any) -> Any:
-    """A user's text must not become a heading, a table or HTML."""
+    """A user's text must not become a heading, a table, a link or HTML, nor turn the rest around."""
     if not isinstance(value, str) or isinstance(value, _Raw):
         return value
-    return re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", re.sub(r"\s+", " ", value)).replace("&", "&amp;")
+    text = re.sub(r"[\u202a-\u202e\u2066-\u2069]", "", re.sub(r"\s+", " ", value))
+    text = re.sub(r"([\\`*_{}\[\]<>#|~$])", r"\\\1", text).replace("&", "&amp;")
+    # Bare addresses would become links.
+    return re.sub(r"(?<=\w)(?=://|@[\w-]+\.)|(?<=\bwww)(?=\.)", r"\\", text)
 
 
-# ---- front matter --------------------------------------------------------------------------------------------------
+def _rows(record: Record) -> list[tuple[str, str, str]]:
+    """The first rows that were trained on, of as many files as there are."""
+    found: list[list[tuple[str, str, str]]] = []
+    for entry in record.manifest.sets if record.manifest else ():
+        try:
+            with (record.folder / PREPARED / entry.output).open(encoding="utf-8") as lines:
+                rows = [json.loads(line) for line in islice(lines, ROWS)]
+            found.append([(row["query"], row["pos"][0], (row.get("neg") or ["–"])[0]) for row in rows])
+        except (OSError, ValueError, LookupError, TypeError):
+            continue  # a sample, not a promise
+    return [row for row in chain(*zip_longest(*found)) if row][:ROWS]
 
 
 def _results(record: Record) -> Iterator[Any]:
-    """Of the last model, as the Hub's model-index has them."""
-    if not record.metrics:
-        return
-    name = list(record.metrics["models"])[-1]
-    model = record.metrics["models"][name]
-    yield from _retrieval_results(model, record.metrics.get("eval_data"))
-    for task, figures in model.get("tasks", {}).items():
-        kind, title = HUB_TASKS.get(task, (task, task))
-        for metric, value in figures.items():
-            yield _result(kind, title, record.metrics.get("eval_data"), metric, metric, value)
-    if general := record.metrics.get("general"):
-        yield from _retrieval_results(general["models"].get(name, {}), general.get("eval_data"))
-
-
-def _retrieval_results(model: Mapping[str, Any], dataset: str | None) -> Iterator[Any]:
-    for score in SCORES:
-        for metric in MEASURES if has_scores(model, score) else ():
-            if metric in model[score]:
-                kind = ("information-retrieval", "Information Retrieval")
-                yield _result(
-                    *kind, dataset, f"{score} {metric}", f"{SCORE_NAMES[score]} {metric}", model[score][metric]
-                )
-
-
-def _result(task: str, title: str, dataset: str | None, metric: str, metric_name: str, value: float) -> Any:
+    """Of the last model, the few figures that count, as the Hub's model-index has them."""
     from huggingface_hub import EvalResult
 
-    name = _data_name(dataset)
-    return EvalResult(
-        task_type=task,
-        task_name=title,
-        dataset_type=re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "test-data",
-        dataset_name=name,
-        metric_type=re.sub(r"[^a-z0-9@]+", "_", metric.lower()),
-        metric_name=metric_name,
-        metric_value=value,
-    )
-
-
-def _data_name(folder: str | None) -> str:
-    """Of test data; "eval" alone says nothing, so that the folder that it lies in is named too."""
-    path = Path(str(folder or "test data"))
-    return "/".join(path.parts[-2:]) if path.name == "eval" else path.name
+    if not (metrics := record.metrics):
+        return
+    path = Path(metrics.eval_data or "test data")
+    name = path.name if path.name != "eval" else f"{path.parent.name}/eval"
+    for line in score_lines(metrics, HEADLINE, FOUND) + task_lines(metrics):
+        if line.values[-1] is not None:
+            yield EvalResult(
+                task_type="information-retrieval" if line.metric in (HEADLINE, FOUND) else "feature-extraction",
+                dataset_type=re.sub(r"[^\w.-]+", "-", name, flags=re.ASCII).strip("-.") or "test-data",
+                dataset_name=name,
+                metric_type=re.sub(r"[^a-z0-9@]+", "_", f"{line.label} {line.metric}".lower()),
+                metric_name=f"{line.label} {line.metric}",
+                metric_value=line.values[-1],
+            )

@@ -10,18 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from m3kit.errors import KitError
 from m3kit.progress import bar, quiet, say
 from m3kit.report.record import read_record
 
-if TYPE_CHECKING:
-    from m3kit.report.figure import Plot
-
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
+KINDS = ("svg", "png")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +36,10 @@ def run(args: argparse.Namespace) -> None:
         return
     with quiet(args.brief):
         say(made["verdict"])
-        if Path(made["card"]).name != CARD:
-            say(f"{CARD} there is your own and stays; the kit's model card is {made['card']}.")
-        else:
-            say(f"The model card is {made['card']}.")
+        own = f"{CARD} there is your own and stays; " if Path(made["card"]).name != CARD else ""
+        say(f"{own}The model card is {made['card']}; it shows three rows of the training data.")
         if made["plots"]:
-            say(f"{len(made['plots'])} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
+            say(f"{len(made['plots']) // 2} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
     print(made["report"])
 
 
@@ -54,59 +48,29 @@ def make_report(folder: Path) -> dict:
     record = read_record(folder)
     # Late, so that errors in the run's files do not wait for matplotlib.
     from m3kit.report.card import is_ours, make_card
-    from m3kit.report.draw import draw, plots_to_draw
+    from m3kit.report.lines import NOT_EVALUATED
     from m3kit.report.page import render_page
-    from m3kit.report.view import make_view
+    from m3kit.report.plots import FILES, FORMER, draw_plots
 
-    card = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE)
-    wanted = plots_to_draw(record)
-    with bar(len(wanted) + 2, "drawing the report", "parts") as shown:
-        plots = draw(wanted, shown.update)
-        view = make_view(record)
-        page = render_page(view, plots, card.name)
-        shown.update(1)
-        text = make_card(record)
-        shown.update(1)
+    card, report = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE), folder / REPORT
+    with bar(None, "drawing the report", ""):
+        plots = draw_plots(record)
+    files = {folder / PLOTS / f"{name}.{kind}": getattr(plot, kind) for name, plot in plots.items() for kind in KINDS}
+    texts = {card: make_card(record, plots).encode(), report: render_page(record, plots, card.name).encode()}
     try:
-        _clear(folder / PLOTS, plots)
-        files = [file for plot in plots.values() for file in _write_plot(folder / PLOTS, plot)]
-        _write(card, text.encode())
-        _write(folder / REPORT, page.encode())
+        for name in (*FILES, *FORMER):
+            for kind in KINDS:
+                (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
+        if plots:
+            (folder / PLOTS).mkdir(exist_ok=True)
+        for path, content in (files | texts).items():
+            # Renamed, so that who opens it finds a whole file.
+            temporary = path.with_name(f".{path.name}.tmp")
+            temporary.write_bytes(content)
+            os.replace(temporary, path)
     except OSError as error:
         raise KitError(
             f"cannot write the report in {folder} ({error.strerror}); make room, or make it writable"
         ) from error
-    return {
-        "report": str(folder / REPORT),
-        "card": str(card),
-        "plots": [str(file) for file in files],
-        "verdict": "\n".join(view["verdict"]["lines"]),
-    }
-
-
-def _clear(folder: Path, plots: Mapping[str, Plot]) -> None:
-    """Plots of an earlier report would be taken for this one's."""
-    from m3kit.report.draw import NAMES
-
-    for name in set(NAMES) - set(plots):
-        for kind in ("svg", "png"):
-            (folder / f"{name}.{kind}").unlink(missing_ok=True)
-
-
-def _write_plot(folder: Path, plot: Plot) -> list[Path]:
-    folder.mkdir(exist_ok=True)
-    paths = [folder / f"{plot.name}.svg", folder / f"{plot.name}.png"]
-    for path, content in zip(paths, (plot.svg.encode(), plot.png), strict=True):
-        _write(path, content)
-    return paths
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name, then renamed: who opens it finds a whole file."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    verdict = record.metrics.verdict if record.metrics else NOT_EVALUATED
+    return {"report": str(report), "card": str(card), "plots": sorted(map(str, files)), "verdict": verdict}

@@ -1,52 +1,113 @@
-"""report.html: the view and the plots, put into the template. One file that loads nothing."""
+"""report.html: the record and the plots, put into the template. One file that loads nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import statistics
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from m3kit.report.curves import PART_NAMES
-from m3kit.report.figure import Plot
-from m3kit.report.words import SCORE_NAMES, shorten
+from m3kit.records import FOUND, HEADLINE
+from m3kit.report import lines
+from m3kit.report.lines import score_lines, served_lines, task_lines
+from m3kit.report.plots import Plot
+from m3kit.report.record import Record
 
-TEMPLATES = Path(__file__).with_name("templates")
-COLUMNS = {
-    "learning_rate": "learning rate",
-    "tokens_per_second": "tokens/s",
-    "memory_gb": "memory, GB",
+# How each outcome of metrics.json is marked and named; only "better" is green.
+OUTCOMES = {
+    "better": ("▲", "Better"),
+    "worse": ("▼", "Worse"),
+    "same": ("=", "No difference that can be shown"),
+    "mixed": ("◆", "Better in one thing, worse in another"),
+    "keyword search": ("◆", "Keyword search is still better"),
+    "single": ("•", "One model, compared with none"),
+    "unknown": ("?", "Not evaluated"),
 }
+MARKS = {"better": "▲", "worse": "▼", "error": "✖", "set aside": "✖", "warning": "▲", "note": "•"}
+# What M3 is trained to rank by, where nothing else was measured.
+WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}
+EVALUATING = "Of that, evaluating between steps"
 
 
 def environment(**options: Any) -> Environment:
     """Templates beside this module; what they lack is an error, not an empty place."""
-    made = Environment(
-        loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
-    )
-    made.filters |= {"cut": cut, "plain": plain}
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options)
+    made.filters |= {name: getattr(lines, name) for name in ("cut", "fixed", "plus", "duration", "said")}
+    made.filters["python"] = lambda text: json.dumps(text, ensure_ascii=False)
+    made.globals.update(OUTCOMES=OUTCOMES, MARKS=MARKS, EVALUATING=EVALUATING, HEADLINE=HEADLINE, FOUND=FOUND)
+    made.globals.update(score_lines=score_lines, signed=lines.signed)
     return made
 
 
-def render_page(view: Mapping[str, Any], plots: Mapping[str, Plot], card: str) -> str:
+def make_view(record: Record, path: str) -> dict[str, Any]:
+    """What page and card show; ``path`` is the model's in the snippets."""
+    metrics, use = record.metrics, _usage(record, path)
+    code: Any = environment().get_template("usage.py.j2").module
+    return {
+        "record": record,
+        "run": record.run,
+        "metrics": metrics,
+        "general": metrics.general if metrics else None,
+        "outcome": metrics.outcome if metrics else "unknown",
+        "verdict": (metrics.verdict if metrics else lines.NOT_EVALUATED).splitlines(),
+        "headline": score_lines(metrics, HEADLINE) + served_lines(metrics) if metrics else [],
+        "tasks": task_lines(metrics) if metrics else [],
+        "cost": dict(_cost(record)),
+        "use": use,
+        "flag_embedding": str(code.flag_embedding(use)).strip(),
+        "sentence_transformers": str(code.sentence_transformers(use)).strip(),
+    }
+
+
+def render_page(record: Record, plots: Mapping[str, Plot], card: str) -> str:
     """The page; ``card`` is the name of the model card's file."""
-    return environment(autoescape=True).get_template("report.html.j2").render(**view, plots=plots, card=card)
+    path = record.metrics.models[record.metrics.last].path if record.metrics else ""
+    template = environment(autoescape=True).get_template("report.html.j2")
+    return template.render(make_view(record, path or str(record.folder)), plots=plots, card=card)
 
 
-def cut(text: Any, longest: int) -> str:
-    """A user's text, at most so long; how long it was is said."""
-    text = str(text)
-    if len(text) <= longest:
-        return text
-    return f"{shorten(text, longest)} ({len(text):,} characters)"
+def _cost(record: Record) -> Iterator[tuple[str, str]]:
+    """What it took, as far as it was measured."""
+    run, models = record.run, record.metrics.models if record.metrics else {}
+    seconds = [("Training", run.seconds if run else 0)]
+    seconds += [(EVALUATING, sum(row["eval_seconds"] for row in record.evaluations))]
+    seconds += [(f"Evaluating {name}", model.seconds) for name, model in models.items()]
+    yield from ((label, lines.duration(value)) for label, value in seconds if value)
+    for label, name, shown, of in (
+        ("Steps", "step", "{:,.0f}", max),
+        ("Tokens a second, median", "tokens_per_second", "{:,.0f}", statistics.median),
+        ("Peak memory", "memory_gb", "{:.2f} GB", max),
+    ):
+        if values := [row[name] for row in record.steps if name in row]:
+            yield label, shown.format(of(values))
+    if run:
+        yield from (("Processes", str(run.world_size)), ("Device", run.device or "not known"))
 
 
-def plain(name: str) -> str:
-    """A column of train_log.jsonl, for a reader."""
-    if name.startswith("loss_"):
-        return f"loss, {PART_NAMES.get(name.removeprefix('loss_'), name)}"
-    score, _, metric = name.removeprefix("eval_").partition("_")
-    if name.startswith("eval_"):
-        return f"{SCORE_NAMES.get(score, score)} {metric}".replace("_", " ")
-    return COLUMNS.get(name, name)
+def _usage(record: Record, path: str) -> dict[str, Any]:
+    """What usage.py.j2 writes code with: of the last model of metrics.json, or of the one that the run made."""
+    metrics, own, weights = record.metrics, dict[str, Any](), WEIGHTS
+    if metrics:
+        model, served = metrics.models[metrics.last], metrics.serving and metrics.serving.models.get(metrics.last)
+        own, weights = metrics.settings | model.settings, served.weights if served else WEIGHTS
+        weights = weights if model.hybrid else {"dense": 1.0, "bm25": weights.get("bm25", 0.0)}
+
+    def setting(name: str, default: Any) -> Any:
+        found = (own.get(name), record.settings.get(name), record.settings.get(f"sentence_{name}"))
+        return next((value for value in found if value is not None), default)
+
+    return {
+        "path": path,
+        "pooling": str(setting("pooling_method", "cls")),
+        "normalize": bool(setting("normalize_embeddings", True)),
+        "query_max_len": setting("query_max_len", 512),
+        "passage_max_len": setting("passage_max_len", 512),
+        "instruction": str(setting("query_instruction_for_retrieval", "")),
+        "colbert_dim": setting("colbert_dim", -1),
+        "weights": {name: x for name, x in weights.items() if x and name != "bm25"} or {"dense": 1.0},
+        "bm25": weights.get("bm25", 0.0),
+    }

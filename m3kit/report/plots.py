@@ -1,272 +1,212 @@
-"""The plots of evaluations: before and after, your text and other text, and how scores are distributed."""
+"""The five plots: scores, other tasks, general text, held-out figure while training, loss."""
 
 from __future__ import annotations
 
+import io
+import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
+from itertools import cycle
+from math import nan
+from pathlib import Path
 from typing import Any
 
+import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from m3kit.evaluation.metrics import HEADLINE, SCORES
-from m3kit.evaluation.table import has_scores
-from m3kit.report.figure import COLOURS, MARKERS, MODEL_COLOURS, Plot, finish, mark, new_figure
-from m3kit.report.words import SCORE_NAMES, TASK_NAMES, shorten, signed
+from m3kit.records import HEADLINE, SCORES
+from m3kit.report.lines import NAMES, Line, cut, score_lines, task_lines
+from m3kit.report.record import Record
 
-# Of a model's name in a plot; the tables have it whole.
-LONGEST_NAME = 22
+# The page's colours, by their CSS variables, which take their place in the page. Those of the files are the light ones.
+CSS = Path(__file__).with_name("templates") / "report.css"
+COLOURS = dict(re.findall(r"--(\w+): light-dark\((#\w{6})", CSS.read_text("utf-8")))
+STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
+    **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
+    # The last: a name may hold a dollar sign.
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
+    "axes.facecolor": "none",
+    "figure.dpi": 72,
+    "font.family": "DejaVu Sans",
+    "font.size": 11.5,
+    "grid.color": COLOURS["grid"],
+    "svg.fonttype": "none",
+    "svg.hashsalt": "m3kit",
+    "text.color": COLOURS["ink"],
+}
+FILES = ("scores", "tasks", "general", "evaluation", "loss")
+# Of earlier versions of the kit: they would be taken for this report's.
+FORMER = ("general-yours", "loss-parts", "learning-rate", "evaluation-tasks", *(f"scores-{score}" for score in SCORES))
+# Colour and marker of the models in their order, the base first; colour and dashes of curves.
+MODELS = (("base", "o"), ("tuned", "D"), ("third", "s"), ("fourth", "^"), ("fifth", "v"), ("sixth", "P"))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), "-", (0, (6, 1.5, 1.5, 1.5)))
+CURVES = tuple(zip(("third", "fourth", "fifth", "ink", "sixth"), DASHES, strict=True))
+# Points of a curve; of more the means are drawn. A name in a plot is cut, tables have it whole.
+MOST_POINTS, LONGEST_NAME = 200, 22
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a before/after plot: a value of each model (None: it has none), and the interval of the last change."""
+class Plot:
+    """A finished plot: ``svg`` and ``png`` are the files, ``inline`` is what stands in the page."""
 
-    label: str
-    values: Sequence[float | None]
-    interval: Sequence[float] | None = None
+    name: str
+    title: str
+    caption: str
+    svg: bytes
+    png: bytes
+    inline: str
 
 
-def before_and_after(
-    metrics: Mapping[str, Any], name: str, title: str, span: tuple[float, float] | None
+def draw_plots(record: Record) -> dict[str, Plot]:
+    """Those that there are figures for, by their names, in the order of ``FILES``."""
+    made: list[Plot | None] = []
+    with matplotlib.rc_context(STYLE), warnings.catch_warnings():
+        # Letters that DejaVu Sans lacks are boxes in the PNG; the page and the SVG have the reader's own fonts.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        if metrics := record.metrics:
+            lines, names = score_lines(metrics, HEADLINE), list(metrics.models)
+            made.append(_before_and_after("scores", "Your text", lines, names, metrics.bm25.get(HEADLINE)))
+            made.append(_before_and_after("tasks", "Other tasks", task_lines(metrics), names))
+            if general := metrics.general:
+                lines = score_lines(general, HEADLINE)
+                made.append(_before_and_after("general", "General text", lines, list(general.models)))
+        made += [_evaluation(record), _loss(record.steps)]
+    return {plot.name: plot for plot in made if plot}
+
+
+def _before_and_after(
+    name: str, title: str, lines: Sequence[Line], models: Sequence[str], bm25: float | None = None
 ) -> Plot | None:
-    """nDCG@10 of each score, a marker a model, with BM25 as a line; ``span``: the x axis, to compare two plots by."""
-    lines = score_lines(metrics)
+    """A marker a model, the interval of the last one's change as a bar, and BM25 as a dashed line."""
     if not lines:
         return None
-    names = list(metrics["models"])
-    reference = metrics.get("bm25", {}).get(HEADLINE)
-    caption = f"{HEADLINE} of each score; further right is better."
-    if len(names) > 1 and any(line.interval for line in lines):
-        caption += f" The thin bar is the 95 % interval of {names[-1]}'s change."
-    if reference is not None:
-        caption += f" The dashed line is BM25, which compares words and needs no model ({reference:.3f})."
-    return _dumbbells(name, title, caption, names, lines, span, reference, HEADLINE)
-
-
-def tasks_before_and_after(metrics: Mapping[str, Any]) -> Plot | None:
-    """The figures of the other tasks."""
-    lines = task_lines(metrics)
-    if not lines:
-        return None
-    names = list(metrics["models"])
-    caption = "Figures of the other tasks; further right is better."
-    if any(line.interval for line in lines):
-        caption += f" The thin bar is the 95 % interval of {names[-1]}'s change."
-    return _dumbbells("tasks", "Other tasks, before and after", caption, names, lines, None, None, "")
-
-
-def score_lines(metrics: Mapping[str, Any]) -> list[Line]:
-    """One for each score that any model has."""
-    models, lines = metrics["models"], []
-    for score in SCORES:
-        values = [model[score][HEADLINE] if has_scores(model, score) else None for model in models.values()]
-        if any(value is not None for value in values):
-            lines.append(Line(SCORE_NAMES[score], values, _interval(metrics, score, HEADLINE)))
-    return lines
-
-
-def task_lines(metrics: Mapping[str, Any]) -> list[Line]:
-    """One for each figure of each task that any model has."""
-    entries = [model.get("tasks", {}) for model in metrics["models"].values()]
-    lines = []
-    for task in dict.fromkeys(task for entry in entries for task in entry):
-        for metric in dict.fromkeys(metric for entry in entries for metric in entry.get(task, {})):
-            values = [entry.get(task, {}).get(metric) for entry in entries]
-            lines.append(
-                Line(f"{TASK_NAMES.get(task, task)}\n{metric}", values, _interval(metrics, "tasks", task, metric))
-            )
-    return lines
-
-
-def span_of(*parts: Mapping[str, Any]) -> tuple[float, float] | None:
-    """An x axis that holds the scores of several parts of metrics.json, so that their plots can be compared."""
-    spans = [_span(lines, part.get("bm25", {}).get(HEADLINE)) for part in parts if (lines := score_lines(part))]
-    return (min(low for low, _ in spans), max(high for _, high in spans)) if spans else None
-
-
-def _interval(metrics: Mapping[str, Any], *path: str) -> Sequence[float] | None:
-    """The interval of the last model's change."""
-    found: Any = metrics.get("comparisons", {}).get(list(metrics["models"])[-1], {})
-    for key in path:
-        found = found.get(key, {})
-    return found.get("interval")
-
-
-def _ends(line: Line) -> list[float]:
-    """All that a line's markers and bar reach."""
-    values = [value for value in line.values if value is not None]
-    if line.interval and line.values[0] is not None:
-        values += [line.values[0] + change for change in line.interval]
-    return values
-
-
-def _span(lines: Sequence[Line], reference: float | None) -> tuple[float, float]:
-    ends = [end for line in lines for end in _ends(line)] + ([] if reference is None else [reference])
-    low, high = min(ends), max(ends)
-    margin = max(0.06 * (high - low), 0.02)
-    return low - margin, high + margin
-
-
-def _dumbbells(
-    name: str,
-    title: str,
-    caption: str,
-    models: Sequence[str],
-    lines: Sequence[Line],
-    span: tuple[float, float] | None,
-    reference: float | None,
-    unit: str,
-) -> Plot:
-    step = 44 if len(models) > 3 else 40 if any("\n" in line.label for line in lines) else 34
-    figure, (axes,) = new_figure(66 + step * len(lines) + (0 if reference is None and span is None else 16))
-    # Markers of one line stand a little below each other where there are many.
+    figure, axes = new_figure(76 + (38 if len(models) < 4 else 46) * len(lines))
     shift = 0.0 if len(models) < 3 else 0.52 / len(models)
-    for place, line in enumerate(lines):
-        known = [value for value in line.values if value is not None]
-        if len(models) == 2:
-            axes.plot([min(known), max(known)], [place] * 2, color=COLOURS["grid"], linewidth=5, solid_capstyle="round")
-        for number, value in enumerate(line.values):
-            if value is None:
-                continue
-            height = place + shift * (number - (len(models) - 1) / 2)
-            if number == len(models) - 1 and line.interval and line.values[0] is not None:
-                low, high = (line.values[0] + change for change in line.interval)
-                axes.plot([low, high], [height] * 2, color=_colour(number), linewidth=1.4, marker="|", markersize=7)
-            face = COLOURS["paper"] if number == 0 and len(models) > 1 else _colour(number)
-            axes.plot(
-                [value],
-                [height],
-                marker=_marker(number),
-                markersize=8 if len(models) < 3 else 6.5,
-                markerfacecolor=face,
-                markeredgecolor=_colour(number),
-                markeredgewidth=1.8,
-                linestyle="none",
-                label=shorten(models[number], LONGEST_NAME) if place == _first_with(lines, number) else None,
-                zorder=4 - (number == 0),
-            )
-        axes.annotate(
-            _told(line.values),
-            (1, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=COLOURS["ink"],
-            annotation_clip=False,
-        )
-    if reference is not None:
-        mark(axes, reference, f"BM25 {reference:.3f}", "center")
-    axes.set_xlim(span or _span(lines, reference))
+    for row, line in enumerate(lines):
+        for place, value in enumerate(line.values):
+            colour, shape = MODELS[place % len(MODELS)]
+            height, ink = row + shift * (place - (len(models) - 1) / 2), COLOURS[colour]
+            if line.change and value is not None and place == len(models) - 1:
+                ends = [value - line.change.change + end for end in line.change.interval]
+                axes.plot(ends, [height] * 2, color=ink, linewidth=1.4, marker="|", markersize=7)
+            # The base's marker is empty. One without a value has no place, and its legend even so.
+            face = COLOURS["paper"] if place == 0 and len(models) > 1 else ink
+            style: dict[str, Any] = {"s": 64, "marker": shape, "edgecolors": ink, "facecolors": face, "linewidths": 1.8}
+            told = cut(models[place], LONGEST_NAME) if row == 0 else None
+            axes.scatter(nan if value is None else value, height, zorder=4 - (place == 0), label=told, **style)
+    axes.set_yticks(range(len(lines)), [line.metric if name == "tasks" else line.label for line in lines])
+    right = axes.secondary_yaxis("right")
+    right.set_yticks(range(len(lines)), [line.told for line in lines])
+    right.spines["right"].set_visible(False)
+    if bm25 is not None:
+        mark(axes, bm25, f"BM25 {bm25:.3f}", "center")
+    axes.margins(x=0.08)
     axes.set_ylim(len(lines) - 0.45, -0.55)
-    axes.set_yticks([])
-    for place, line in enumerate(lines):
-        _label(axes, place, line.label.split("\n"))
-    axes.grid(visible=False, axis="y")
     axes.spines["left"].set_visible(False)
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel(unit)
-    if len(models) > 1:
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=_columns(models))
-    spoken = "; ".join(
-        f"{' '.join(line.label.split())}: "
-        + ", ".join(
-            f"{model} {value:.3f}" for model, value in zip(models, line.values, strict=True) if value is not None
-        )
-        for line in lines
-    )
-    alt = f"{title}. {spoken}." + ("" if reference is None else f" BM25: {reference:.3f}.")
-    return finish(figure, name, title, caption, alt)
+    axes.set_xlabel("" if name == "tasks" else HEADLINE)
+    caption = "Further right is better."
+    caption += " The thin bar is the 95 % interval of the change." if any(line.change for line in lines) else ""
+    caption += " Dashed: BM25, plain keyword search." if bm25 is not None else ""
+    spoken = "; ".join(f"{line.label} {line.metric} {line.told}" for line in lines)
+    return finish(figure, name, title, caption, f"{title}, {models[-1]} and its difference from {models[0]}: {spoken}.")
 
 
-def _columns(models: Sequence[str]) -> int:
-    """As many names side by side as the plot has room for."""
-    widest = 4 + max(len(shorten(model, LONGEST_NAME)) for model in models)
-    return max(1, min(len(models), 3, 54 // widest))
+def _evaluation(record: Record) -> Plot | None:
+    """nDCG@10 of each score; the figures of other tasks where no retrieval was measured."""
+    names = dict.fromkeys(name for row in record.evaluations for name in row if name.startswith("eval_"))
+    curves = {name: NAMES[score] for score in SCORES if (name := f"eval_{score}_{HEADLINE}") in names}
+    unit = HEADLINE if curves else ""
+    tasks = {name: name[5:].replace("_", " ") for name in names if name != "eval_seconds"}
+    best = ((record.run and record.run.best) or {}).get("step")
+    caption = "On held-out data (a sample where it is large); step 0 is the base."
+    caption += f" The model of step {best:.0f} was kept." if best is not None else ""
+    return _curves(("evaluation", "While training", caption), record.evaluations, curves or tasks, unit, best)
 
 
-def _label(axes: Axes, place: int, parts: Sequence[str]) -> None:
-    """At the left of a line, a text a part: matplotlib aligns several by widths of its own font, not of the page's."""
-    for number, part in enumerate(parts):
-        axes.annotate(
-            part,
-            (0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(-8, 15 * ((len(parts) - 1) / 2 - number)),
-            textcoords="offset points",
-            ha="right",
-            va="center",
-            color=COLOURS["soft" if number else "ink"],
-            annotation_clip=False,
-        )
+def _loss(steps: Sequence[Mapping[str, float]]) -> Plot | None:
+    """With its parts; of many steps the means of so many."""
+    size, means = -(-len(steps) // MOST_POINTS) or 1, []
+    for start in range(0, len(steps), size):
+        group = steps[start : start + size]
+        found = {name: [row[name] for row in group if name in row] for name in group[-1] if name.startswith("loss")}
+        means.append({name: sum(values) / len(values) for name, values in found.items()} | {"step": group[-1]["step"]})
+    names = dict.fromkeys(name for row in means for name in row if name.startswith("loss_"))
+    curves = {name: NAMES.get(name[5:], name[5:]) for name in names} | {"loss": "loss"}
+    caption = "What was trained on, and its parts before they are weighted." if names else "What was trained on."
+    caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
+    return _curves(("loss", "Loss", caption), means, curves, "loss")
 
 
-def _first_with(lines: Sequence[Line], number: int) -> int:
-    return next(place for place, line in enumerate(lines) if line.values[number] is not None)
+def _curves(
+    about: tuple[str, str, str], rows: Sequence[Mapping[str, float]], curves: dict[str, str], unit: str, best=None
+) -> Plot | None:
+    """A curve a name; ``best``: the step that is marked; ``about``: the plot's name, title and caption."""
+    if not rows or not curves:
+        return None
+    figure, axes = new_figure(270)
+    spoken = []
+    for (key, label), (colour, dashes) in zip(curves.items(), cycle(CURVES), strict=False):
+        x, y = zip(*((row["step"], row[key]) for row in rows if key in row), strict=True)
+        style: dict[str, Any] = {"color": COLOURS[colour], "linestyle": dashes, "linewidth": 1.6}
+        style |= {"color": COLOURS["tuned"], "linestyle": "-", "linewidth": 2.4} if key == "loss" else {}
+        axes.plot(x, y, label=label, marker="o" if len(rows) < 20 else None, markersize=4, **style)
+        spoken.append(f"{label} from {y[0]:.3f} to {y[-1]:.3f}")
+    if best is not None:
+        mark(axes, best, f"kept: step {best:.0f}", "right" if best > 0.6 * rows[-1]["step"] else "left")
+    axes.set_xlabel("step")
+    axes.set_ylabel(unit)
+    axes.locator_params(axis="x", nbins=7, integer=True)
+    axes.margins(x=0.02)
+    return finish(figure, *about, f"{about[1]}: {'; '.join(spoken)}.")
 
 
-def _told(values: Sequence[float | None]) -> str:
-    """What stands at the right end of a line: the last value, and its change."""
-    first, last = values[0], values[-1]
-    if last is None:
-        return "–"
-    if len(values) == 1 or first is None:
-        return f"{last:.3f}"
-    return f"{last:.3f}  {signed(first, last)}"
+# ---- from a figure to a file -----------------------------------------------------------------------------------------
 
 
-def _colour(number: int) -> str:
-    return COLOURS[MODEL_COLOURS[number % len(MODEL_COLOURS)]]
+def new_figure(height: float) -> tuple[Figure, Axes]:
+    """So many points high, and as wide as half the page or a phone."""
+    figure = Figure(figsize=(390 / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
+    return figure, figure.subplots()
 
 
-def _marker(number: int) -> str:
-    return MARKERS[number % len(MARKERS)]
+def mark(axes: Axes, x: float, told: str, side: str) -> None:
+    """A dashed line from top to bottom, with what it means above its end; ``side``: of the words that lies at it."""
+    axes.axvline(x, color=COLOURS["reference"], linewidth=1.4, linestyle=(0, (4, 3)), zorder=1.5)
+    place: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    axes.annotate(told, (x, 1), xytext=(0, 4), ha=side, color=COLOURS["reference"], **place)
 
 
-# ---- distributions -------------------------------------------------------------------------------------------------
+def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plot:
+    """Write a figure out; the same figure gives the same bytes. ``alt`` is for those who do not see it."""
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    if len(labels) > 1:
+        figure.legend(handles, labels, loc="outside upper left", ncols=2)
+    svg, png = io.StringIO(), io.BytesIO()
+    figure.savefig(svg, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.set_layout_engine("none")  # laid out already
+    figure.savefig(png, format="png", dpi=216, metadata={"Software": None})
+    text = re.sub(r" +$", "", svg.getvalue(), flags=re.MULTILINE).replace("'DejaVu Sans'", "'DejaVu Sans', sans-serif")
+    return Plot(name, title, caption, text.encode(), png.getvalue(), _inline(text, name, alt))
 
 
-def distribution(score: str, measured: Mapping[str, Any]) -> Plot:
-    """Of one score: a panel a model, relevant passages beside the best of the others, as shares of each."""
-    models, edges = measured["models"], measured["edges"]
-    figure, panels = new_figure(52 + 92 * len(models), len(models))
-    for axes, (model, counts) in zip(panels, models.items(), strict=True):
-        _panel(axes, edges, counts)
-        axes.set_title(shorten(model, LONGEST_NAME), color=COLOURS["ink"], pad=3)
-    panels[-1].set_xlabel(f"{SCORE_NAMES[score]} score")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
-    title = f"Scores: {SCORE_NAMES[score]}"
-    spoken = "; ".join(
-        f"{model}: half of the relevant passages score above {_median(edges, counts['relevant']):.3f}, "
-        f"half of the best others above {_median(edges, counts['others']):.3f}"
-        for model, counts in models.items()
-        if sum(counts["relevant"]) and sum(counts["others"])
-    )
-    caption = "Shares of the relevant passages (filled) and of the ten best others of each query (dashed)."
-    return finish(figure, f"scores-{score}", title, caption, f"{title}, by model. {spoken}.")
-
-
-def _panel(axes: Axes, edges: Sequence[float], counts: Mapping[str, Sequence[int]]) -> None:
-    relevant, others = (_shares(counts[kind]) for kind in ("relevant", "others"))
-    axes.stairs(relevant, edges, fill=True, color=COLOURS["fifth"], alpha=0.3)
-    axes.stairs(relevant, edges, color=COLOURS["fifth"], linewidth=1.6, label="relevant")
-    axes.stairs(others, edges, color=COLOURS["fourth"], linewidth=1.6, linestyle=(0, (3, 1.5)), label="best others")
-    axes.set_ylim(0, max(*relevant, *others, 0.01) * 1.12)
-    axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}".replace("%", " %"))
-    axes.locator_params(axis="y", nbins=3)
-    axes.locator_params(axis="x", nbins=7)
-
-
-def _shares(counts: Sequence[int]) -> list[float]:
-    total = max(sum(counts), 1)
-    return [count / total for count in counts]
-
-
-def _median(edges: Sequence[float], counts: Sequence[int]) -> float:
-    """The middle of the bin that holds the middle one."""
-    seen = 0
-    for place, count in enumerate(counts):
-        seen += count
-        if 2 * seen >= sum(counts):
-            return (edges[place] + edges[place + 1]) / 2
-    return edges[-1]
+def _inline(svg: str, name: str, alt: str) -> str:
+    """With the page's colours and font, and ids of its own."""
+    body = svg[svg.index("<svg") :]
+    size = re.findall(r'viewBox="[^"]*"', body)[0]
+    body = body[body.index(">") + 1 :]
+    # The background is the page's own, and so are the font and the rule for all elements that matplotlib writes.
+    body = re.sub(r'<g id="patch_1">.*?</g>', "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
+    body = re.sub(r" font-family: [^;]*;", "", body)
+    body = re.sub(r'\bid="', f'id="{name}-', body)
+    body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    for colour, value in COLOURS.items():
+        body = body.replace(value, f"var(--{colour})")
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", re.sub(r"\s*\n\s*", "\n", body))
+    return f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'.rstrip()

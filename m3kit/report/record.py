@@ -5,193 +5,156 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
+from m3kit import records
 from m3kit.errors import KitError
-from m3kit.report import shapes
+from m3kit.records import METRICS, RUN, Metrics, Run
 
-METRICS, RUN, LOG = "metrics.json", "run.json", "train_log.jsonl"
-MANIFEST, PROBLEMS = "prepared/manifest.json", "prepared/problems.jsonl"
-AGAIN = {
-    METRICS: "run `python -m m3kit evaluate` again, which writes it anew, or delete it",
-    RUN: "put a good copy of it back, or delete it to have a report without it",
-    LOG: "put a good copy of it back, or delete it to have a report without it",
-    MANIFEST: "prepare the data again, or delete it to have a report without it",
-    PROBLEMS: "prepare the data again, or delete it to have a report without it",
-}
+LOG, PREPARED = "train_log.jsonl", "prepared"
+MANIFEST, PROBLEMS = f"{PREPARED}/manifest.json", f"{PREPARED}/problems.jsonl"
+WITHOUT = "put a good copy of it back, or delete it to have a report without it"
 # Problems of one code that are shown; the others are counted.
 SHOWN_OF_A_CODE = 3
 
 
 @dataclass(frozen=True)
-class Missing:
-    """A piece that the report has to do without."""
+class DataFile:
+    """A file of rows, and what became of them."""
 
-    what: str
-    why: str
+    input: str
+    task: str
+    rows_read: int
+    rows_used: int = 0
+    rows_merged: int = 0
+    rows_set_aside: dict[str, int] = field(default_factory=dict)
+    texts_removed: dict[str, int] = field(default_factory=dict)
+    negatives_added: int = 0
+    notes: list[str] = field(default_factory=list)
+    output: str = ""
 
 
-@dataclass
-class Problems:
-    """What was found in the data: how many of each (severity, code), and the first of each."""
+@dataclass(frozen=True)
+class Manifest:
+    """``prepared/manifest.json``, as far as it is shown."""
 
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    sets: list[DataFile]
+    held_out: dict[str, int] = field(default_factory=dict)
+    problems: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Record:
-    """All that the report is made from; what was not there is empty."""
+    """All that the report is made from; what was not there is None or empty.
+
+    ``problems``: how many of each (severity, code); ``first``: the first of each. ``missing``: what, and what it costs.
+    """
 
     folder: Path
-    metrics: dict[str, Any] = field(default_factory=dict)
-    run: dict[str, Any] = field(default_factory=dict)
-    log: list[dict[str, Any]] = field(default_factory=list)
-    manifest: dict[str, Any] = field(default_factory=dict)
-    problems: Problems = field(default_factory=Problems)
-    missing: list[Missing] = field(default_factory=list)
+    metrics: Metrics | None
+    run: Run | None
+    manifest: Manifest | None
+    steps: list[dict[str, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
     log_lines_lost: int = 0
+    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
+    first: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
+    missing: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
-        """The run's name: its folder's."""
         return self.folder.resolve().name or "run"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Of the training; nothing that may be a secret."""
+        given = self.run.settings if self.run else {}
+        return {name: value for name, value in given.items() if not name.endswith("_token")}
+
+    @property
+    def base(self) -> str:
+        """The path or the Hub's name of the model that was trained from; empty where it is not known."""
+        if self.metrics and len(self.metrics.models) > 1:
+            return self.metrics.models[self.metrics.base].path
+        return str(self.settings.get("model_name_or_path") or "")
+
+    @property
+    def is_toy(self) -> bool:
+        """Whether the base is the kit's own starter model."""
+        places = [PurePath(self.base), PurePath(str(self.settings.get("model_name_or_path")))]
+        return any(
+            place.parts[-2:] == ("cache", "starter") or Path(place, "starter.json").is_file() for place in places
+        )
 
 
 def read_record(folder: Path) -> Record:
-    """What ``folder`` holds of a run. Raises ``KitError`` where that is nothing, or cannot be read."""
+    """What ``folder`` holds of a run. Raises ``KitError`` where that is nothing, or is damaged."""
     if not folder.is_dir():
         raise KitError(f"there is no folder {folder}; give the output_dir of a run")
-    record = Record(folder)
-    record.metrics = _object(folder, METRICS, shapes.METRICS)
-    record.run = _object(folder, RUN, shapes.RUN)
-    record.manifest = _object(folder, MANIFEST, shapes.MANIFEST)
+    again = f"evaluate again: python -m m3kit evaluate --output_dir {folder}"
+    metrics = records.read(folder / METRICS, Metrics, again)
+    if metrics and not metrics.models:
+        raise KitError(f"{folder / METRICS} is damaged (it names no model); {again}")
+    run = records.read(folder / RUN, Run, WITHOUT)
+    manifest = records.read(folder / MANIFEST, Manifest, WITHOUT)
+    record = Record(folder, metrics, run, manifest)
     _read_log(record)
     _read_problems(record)
-    if not (record.metrics or record.run or record.log or record.manifest):
+    missing = (
+        (not metrics, METRICS, "nobody knows whether training helped; python -m m3kit evaluate writes it"),
+        (metrics and metrics.queries and not metrics.general, "general text", "what was forgotten was not measured"),
+        (not run, RUN, "with which settings and versions the model was trained is not known"),
+        (not record.steps, LOG, "there are no curves of loss and held-out figure, no speeds and no memory to show"),
+        (not manifest, MANIFEST, "what the model was trained on, and which rows were set aside, is not known"),
+        (manifest and manifest.problems and not record.first, PROBLEMS, "what the checks found cannot be shown"),
+    )
+    record.missing = [(what, why) for is_missing, what, why in missing if is_missing]
+    if not (metrics or run or manifest or record.steps or record.evaluations):
         raise KitError(
             f"{folder} holds none of {METRICS}, {RUN}, {LOG} and {MANIFEST}, so there is nothing to report; "
             "give the output_dir of a run, or evaluate a model into it first: python -m m3kit evaluate --help"
         )
-    record.missing = _missing(record)
     return record
 
 
-def _missing(record: Record) -> list[Missing]:
-    def absent(name: str) -> bool:
-        return not (record.folder / name).exists()
-
-    metrics, found = record.metrics, []
-    if absent(METRICS):
-        found.append(
-            Missing(
-                METRICS,
-                "the models were not evaluated, so nobody knows whether training helped. "
-                "`python -m m3kit evaluate` writes it",
-            )
-        )
-    elif len(metrics["models"]) > 1 and not metrics.get("comparisons"):
-        found.append(
-            Missing(
-                f"comparisons in {METRICS}",
-                "it was written by another version of the kit: differences are shown, "
-                "but not whether they are larger than chance. Evaluate again",
-            )
-        )
-    if metrics and "queries" in metrics and "general" not in metrics:
-        found.append(Missing("the general set", "what the model forgot of text that is not yours was not measured"))
-    if absent(RUN):
-        found.append(Missing(RUN, "with which settings and versions the model was trained is not known"))
-    if not record.log:
-        found.append(Missing(LOG, "there are no loss and learning curves, speeds or memory to show"))
-    if absent(MANIFEST):
-        found.append(Missing(MANIFEST, "what the model was trained on, and which rows were set aside, is not known"))
-    elif absent(PROBLEMS) and record.manifest.get("problems"):
-        found.append(Missing(PROBLEMS, "what the checks of the data found can be counted, but not shown"))
-    return found
-
-
-# ---- JSON ----------------------------------------------------------------------------------------------------------
-
-
-def _object(folder: Path, name: str, shape: shapes.Shape) -> dict[str, Any]:
-    """A JSON object of that shape; empty where there is no file."""
-    text = _text(folder, name)
-    if text is None:
-        return {}
+def _rows(file: Path, *needed: str) -> Iterator[dict[str, Any] | None]:
+    """The rows of JSON lines, one by one; None for a line that is no object with these keys. No file has none."""
     try:
-        value = json.loads(text, parse_constant=_refuse)
-        wrong = shape.wrong(value)
-        if wrong is None:
-            return value
-        reason = f"{wrong or 'what it holds'} is missing, or is not what the kit writes there"
-    except (ValueError, RecursionError) as error:
-        reason = str(error)
-    raise KitError(f"{folder / name} is damaged ({reason}); {AGAIN[name]}")
-
-
-def _text(folder: Path, name: str) -> str | None:
-    try:
-        return (folder / name).read_text("utf-8")
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        with file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                try:
+                    row = json.loads(line)
+                    yield row if all(name in row for name in needed) else None
+                except (ValueError, TypeError):
+                    yield None
+    except FileNotFoundError:
+        return
     except OSError as error:
-        raise KitError(f"{folder / name} cannot be read ({error.strerror}); make it readable") from error
-    except UnicodeDecodeError as error:
-        raise KitError(f"{folder / name} is damaged (it is not UTF-8); {AGAIN[name]}") from error
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number")
-
-
-# ---- lines of JSON -------------------------------------------------------------------------------------------------
+        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
 
 
 def _read_log(record: Record) -> None:
     """A kill may leave half a line: such lines are counted. Of a step that stands twice (a resumed run), the last."""
-    text = _text(record.folder, LOG)
-    rows: dict[tuple[str, int], dict[str, Any]] = {}
-    for line in (text or "").splitlines():
-        try:
-            row = json.loads(line)
-            if not isinstance(row, dict) or not _finite(row.get("step")):
-                raise ValueError
-            kind = "loss" if "loss" in row else "evaluation" if "eval_seconds" in row else "summary"
-            rows[kind, row["step"]] = {key: value for key, value in row.items() if _finite(value)}
-        except ValueError:
-            record.log_lines_lost += 1
-    record.log = [rows[key] for key in sorted(rows, key=lambda key: key[1])]
-    if text and text.strip() and not rows:
-        raise KitError(f"{record.folder / LOG} is damaged (no line of it can be read); {AGAIN[LOG]}")
-
-
-def _finite(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    found: dict[str, dict[float, dict[str, float]]] = {"loss": {}, "eval_seconds": {}, "train_loss": {}}
+    for row in _rows(record.folder / LOG, "step"):
+        figures = {name: x for name, x in (row or {}).items() if type(x) in (int, float) and math.isfinite(x)}
+        record.log_lines_lost += "step" not in figures
+        for kind in found.keys() & figures.keys():
+            found[kind][figures.get("step", 0)] = figures
+    if record.log_lines_lost and not any(found.values()):
+        raise KitError(f"{record.folder / LOG} is damaged (no line of it can be read); {WITHOUT}")
+    record.steps, record.evaluations, _ = ([rows[step] for step in sorted(rows)] for rows in found.values())
 
 
 def _read_problems(record: Record) -> None:
-    """Line by line: a large data set may have a million of them."""
-    path = record.folder / PROBLEMS
-    if not path.is_file():
-        # What prepared/manifest.json counts is better than nothing.
-        for entry in record.manifest.get("problems", []):
-            record.problems.counts[entry["severity"], entry["code"]] += entry["count"]
-        return
-    try:
-        with path.open(encoding="utf-8") as file:
-            for line in file:
-                problem = json.loads(line)
-                if (wrong := shapes.PROBLEM.wrong(problem)) is not None:
-                    raise ValueError(f"{wrong or 'a line'} is missing, or is not what the kit writes there")
-                key = (problem["severity"], problem["code"])
-                record.problems.counts[key] += 1
-                first = record.problems.first.setdefault(key, [])
-                if len(first) < SHOWN_OF_A_CODE:
-                    first.append(problem)
-    except ValueError as error:
-        raise KitError(f"{path} is damaged ({error}); {AGAIN[PROBLEMS]}") from error
-    except OSError as error:
-        raise KitError(f"{path} cannot be read ({error.strerror}); make it readable") from error
+    """Not all are kept, for a large data set may have a million of them."""
+    for row in _rows(record.folder / PROBLEMS, "severity", "code", "file", "line", "what", "fix"):
+        if row is None:
+            raise KitError(f"{record.folder / PROBLEMS} is damaged (a line holds no problem); {WITHOUT}")
+        key = (str(row["severity"]), str(row["code"]))
+        record.problems[key] += 1
+        if record.problems[key] <= SHOWN_OF_A_CODE:
+            record.first.setdefault(key, []).append(row)
