@@ -98,10 +98,10 @@ def test_the_model_in_memory_is_measured_as_a_saved_one(words, starter):
         read_eval_folder(EXAMPLE_DATA / "eval"),
         device="cpu",
         encoding={"query_max_len": 16, "passage_max_len": 16},
-    )["models"]
+    ).models
     before, *_, after = (row for row in told if "eval_seconds" in row)
     for score in ("dense", "sparse", "colbert", "hybrid"):
-        assert before[f"eval_{score}_nDCG@10"] == pytest.approx(measured["base"][score]["nDCG@10"], abs=1e-9)
+        assert before[f"eval_{score}_nDCG@10"] == pytest.approx(measured["base"].figures(score)["nDCG@10"], abs=1e-9)
     assert json.loads((run.output / "run.json").read_text())["best"]["step"] in (1, 2)
     assert after["step"] == 2
 
