@@ -106,8 +106,8 @@ def encode_once(args: argparse.Namespace, data) -> float:
 
 def evaluate(args: argparse.Namespace, data) -> float:
     """Everything that the kit's command does with a model once it is loaded, but for the check of general text."""
+    from m3kit.encoding.encode import Encoder
     from m3kit.evaluation.comparison import evaluate as whole
-    from m3kit.evaluation.encode import Encoder
     from m3kit.evaluation.folder import EvalFolder
 
     loading = []

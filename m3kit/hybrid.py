@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from m3kit.encoding.bm25 import Bm25
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.errors import KitError
-from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import choose_device, choose_precision, find_model
 from m3kit.evaluation.serving import HYBRID
 from m3kit.search.engine import Engine
 from m3kit.search.kept import encode

@@ -18,8 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from m3kit.encoding.trained_with import MERGED, trained_encoding
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import MERGED, trained_encoding
 from m3kit.hub import CONFIG, HEADS, find_model_folder, missing_heads
 from m3kit.progress import bar
 from m3kit.workspace import replace_folder, workspace

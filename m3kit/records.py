@@ -156,8 +156,8 @@ class Metrics(Retrieval):
 class Run:
     """``run.json``, as far as other rooms read it. ``settings`` are those of the training, by their names."""
 
-    status: Literal["running", "stopped", "finished"] = "running"
-    settings: dict[str, Any] = field(default_factory=dict)
+    status: Literal["running", "stopped", "finished"]
+    settings: dict[str, Any]
     started: str = ""
     device: str = ""
     python: str = ""

@@ -17,13 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from m3kit.encoding.bm25 import Bm25
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import choose_device, choose_precision, find_model, longest_input, model_digest
+from m3kit.encoding.scores import HYBRID_WEIGHTS, QueryTokens, Vocabulary
+from m3kit.encoding.trained_with import LONGEST_DEFAULT, trained_encoding
+from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
-from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import choose_device, choose_precision, find_model, longest_input, model_digest
-from m3kit.evaluation.scores import HYBRID_WEIGHTS, QueryTokens, Vocabulary
-from m3kit.evaluation.trained_with import LONGEST_DEFAULT, trained_encoding
-from m3kit.evaluation.vectors import Vectors
 from m3kit.hub import CONFIG, find_model_folder
 
 Pair = tuple[str, str, str]

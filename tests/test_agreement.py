@@ -10,9 +10,9 @@ import pytrec_eval
 import torch
 from conftest import EXAMPLE_DATA
 
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import find_model
 from m3kit.evaluation.beir import read_eval_data
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import find_model
 from m3kit.evaluation.retrieval import retrieve
 from m3kit.records import SCORES
 

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 
-from m3kit.evaluation.bm25 import Bm25, Terms, main_language, split
+from m3kit.encoding.bm25 import Bm25, Terms, main_language, split
 
 ENGLISH = [
     "The library reads and writes compressed archives of many formats, and it streams them without a temporary file.",
@@ -34,7 +34,7 @@ def rank_bm25(queries: list[str], passages: list[str], depth: int = 200) -> tupl
 
 
 def test_needs_no_torch():
-    code = "import sys, m3kit.evaluation.bm25 as b; b.Bm25(['x y']).rank(['x']); sys.exit('torch' in sys.modules)"
+    code = "import sys, m3kit.encoding.bm25 as b; b.Bm25(['x y']).rank(['x']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

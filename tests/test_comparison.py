@@ -12,9 +12,9 @@ from conftest import EXAMPLE_DATA
 from safetensors.torch import load_file, save_file
 
 from m3kit.__main__ import main
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import find_model
 from m3kit.evaluation.beir import read_eval_data
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import find_model
 from m3kit.evaluation.retrieval import retrieve
 
 pytestmark = pytest.mark.slow

@@ -7,9 +7,9 @@ import pytest
 import torch
 from tiny import WORDS
 
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import find_model
 from m3kit.errors import KitError
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import find_model
 
 
 @pytest.fixture

@@ -14,10 +14,10 @@ from conftest import mostly_slow
 from tiny import QUERIES, write_beir
 
 from m3kit.cli import main
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.errors import KitError
-from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.evaluate import parse_models
-from m3kit.evaluation.models import choose_device, choose_precision, find_model
 
 # ---- models, devices, words ----------------------------------------------------------------------------------------
 

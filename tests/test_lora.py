@@ -13,8 +13,8 @@ from runs import Run, arguments, assert_same_weights, train, weights, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, HfArgumentParser, XLMRobertaConfig, XLMRobertaModel
 
+from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
-from m3kit.evaluation.encode import EncodeSettings
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.evaluation import LiveEmbedder
 from m3kit.training.lora import add_adapters, merged

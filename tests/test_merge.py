@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m3kit.__main__ import main
+from m3kit.encoding.trained_with import trained_encoding
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import trained_encoding
 from m3kit.merge import merge
 from m3kit.training.saving import write_sentence_transformers_files
 

@@ -249,7 +249,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_killed_between_shards_it_goes_on_and_ends_with_the_same_files(word_model, tmp_path, monkeypatch, capsys):
-    from m3kit.evaluation.encode import Encoder
+    from m3kit.encoding.encode import Encoder
 
     file = write_rows(tmp_path / "prepared", made_up_rows(60))
     mine([file], str(word_model), tmp_path / "whole", settings())

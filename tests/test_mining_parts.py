@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from mining_helpers import made_up_rows, write_rows
 
-from m3kit.evaluation.bm25 import Bm25
+from m3kit.encoding.bm25 import Bm25
 from m3kit.mining.false_negatives import calibrate, one_word_apart
 from m3kit.mining.search import Best
 from m3kit.mining.sharded_bm25 import ShardedBm25

@@ -13,8 +13,8 @@ from search_helpers import search_of, write_run
 from tiny import PASSAGES
 
 from m3kit.__main__ import main
+from m3kit.encoding.encode import Encoder
 from m3kit.errors import KitError
-from m3kit.evaluation.encode import Encoder
 from m3kit.search import kept
 from m3kit.search.subject import read_passages
 from m3kit.search.terminal import BOLD, render
@@ -75,8 +75,8 @@ def test_both_models_stand_side_by_side_with_each_score(run, capsys):
 
 @pytest.mark.parametrize("score", ["dense", "sparse", "colbert", "hybrid", "bm25"])
 def test_it_ranks_as_the_evaluation_does(run, score):
-    from m3kit.evaluation.bm25 import Bm25
-    from m3kit.evaluation.scores import Ranker
+    from m3kit.encoding.bm25 import Bm25
+    from m3kit.encoding.scores import Ranker
 
     search = search_of(run)
     texts = list(PASSAGES.values())

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from m3kit.encoding.trained_with import Encoding, trained_encoding, training_told
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import Encoding, trained_encoding, training_told
 
 
 def write(folder, name: str, content) -> None:

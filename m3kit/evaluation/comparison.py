@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from m3kit.encoding.bm25 import Bm25
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import choose_device, choose_precision, find_model
+from m3kit.encoding.scores import CANDIDATES, HYBRID_WEIGHTS
+from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.encode import Encoder, EncodeSettings
 from m3kit.evaluation.folder import EvalFolder
 from m3kit.evaluation.metrics import measure
-from m3kit.evaluation.models import choose_device, choose_precision, find_model
 from m3kit.evaluation.retrieval import TIES, Found, in_order, relevant_passages, retrieve
-from m3kit.evaluation.scores import CANDIDATES, HYBRID_WEIGHTS
 from m3kit.evaluation.serving import serving
 from m3kit.evaluation.significance import RESAMPLES, compare_means
 from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
-from m3kit.evaluation.trained_with import Encoding, trained_encoding
 from m3kit.evaluation.verdict import choose_lead, outcome, verdict
 from m3kit.progress import bar, say
 from m3kit.records import FOUND, HEADLINE, Changes, Example, First, Metrics, ModelFigures, Retrieval

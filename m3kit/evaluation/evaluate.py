@@ -23,6 +23,7 @@ from pathlib import Path
 
 from m3kit import records
 from m3kit.arguments import add_encoding_arguments
+from m3kit.encoding.trained_with import Encoding, training_told
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import EvalData, read_eval_data
 from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
@@ -30,7 +31,6 @@ from m3kit.evaluation.newest import with_newest_run
 from m3kit.evaluation.sample import choosing_half
 from m3kit.evaluation.serving import HYBRID, hybrid_settings
 from m3kit.evaluation.table import render_table
-from m3kit.evaluation.trained_with import Encoding, training_told
 from m3kit.progress import quiet, say
 
 KIT = Path(__file__).parents[2]

@@ -8,8 +8,8 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from m3kit.encoding.trained_with import trained_encoding
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import trained_encoding
 from m3kit.hub import CONFIG
 
 RUN = "run.json"

@@ -22,8 +22,8 @@ from m3kit.evaluation.significance import ROUNDING, compare_means
 from m3kit.records import FOUND, HEADLINE, Metrics, Served, Serving
 
 if TYPE_CHECKING:
+    from m3kit.encoding.scores import Candidates
     from m3kit.evaluation.retrieval import Found
-    from m3kit.evaluation.scores import Candidates
 
 PARTS = ("dense", "sparse", "colbert", "bm25")
 # What is tried beside dense, whose weight is 1, and each score alone.

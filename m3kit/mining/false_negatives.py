@@ -10,7 +10,7 @@ from xxhash import xxh3_64_intdigest
 
 from m3kit.data.near import NEAR, similarity
 from m3kit.data.text import same_text
-from m3kit.evaluation.bm25 import split
+from m3kit.encoding.bm25 import split
 from m3kit.mining.texts import Texts
 
 KNOWN = "a positive of the same query in any row"

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from m3kit.arguments import add_encoding_arguments, positive
+from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.errors import KitError
-from m3kit.evaluation.trained_with import Encoding, trained_encoding
 from m3kit.mining.texts import collect, load
 from m3kit.prepared import check_output, find_prepared
 from m3kit.workspace import alone_with, replace_folder, workspace
@@ -118,8 +118,8 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
     files = find_prepared(train_data)
     check_output(output_dir, files.values(), MANIFEST)
     # Late, so that errors in arguments do not wait for torch.
-    from m3kit.evaluation.encode import Encoder, EncodeSettings
-    from m3kit.evaluation.models import choose_device, choose_precision, find_model
+    from m3kit.encoding.encode import Encoder, EncodeSettings
+    from m3kit.encoding.models import choose_device, choose_precision, find_model
     from m3kit.mining.false_negatives import calibrate, hardest_known
     from m3kit.mining.mined_rows import Chooser, write_rows
     from m3kit.mining.search import Processes, Search
@@ -187,7 +187,7 @@ def mine(train_data: list[Path], model: str, output_dir: Path, settings: MiningS
 
 def _stamp(texts: str, model: Path, encoding, settings: MiningSettings) -> dict[str, Any]:
     """What the search depends on."""
-    from m3kit.evaluation.models import LIBRARIES, model_digest
+    from m3kit.encoding.models import LIBRARIES, model_digest
 
     return {
         "texts": texts,

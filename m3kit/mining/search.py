@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.encode import Encoder, Watch
+from m3kit.encoding.encode import Encoder, Watch
 from m3kit.mining.sharded_bm25 import ShardedBm25
 from m3kit.mining.texts import Texts
 from m3kit.progress import bar

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.bm25 import SETTINGS, Terms
+from m3kit.encoding.bm25 import SETTINGS, Terms
 from m3kit.progress import bar
 
 

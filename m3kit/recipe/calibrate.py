@@ -44,8 +44,8 @@ def base_temperature(
     """
     if len(rows) < FEWEST:
         return None
-    from m3kit.evaluation.encode import Encoder, EncodeSettings
-    from m3kit.evaluation.models import choose_device, choose_precision, find_model
+    from m3kit.encoding.encode import Encoder, EncodeSettings
+    from m3kit.encoding.models import choose_device, choose_precision, find_model
 
     device, _ = choose_device(device)
     precision, _ = choose_precision("auto", device)

@@ -17,9 +17,9 @@ from dataclasses import fields
 from pathlib import Path
 
 from m3kit.arguments import add_encoding_arguments, positive
+from m3kit.encoding.trained_with import Encoding
 from m3kit.errors import KitError
 from m3kit.evaluation.serving import HYBRID
-from m3kit.evaluation.trained_with import Encoding
 from m3kit.progress import say
 from m3kit.search.marks import MARKED
 from m3kit.search.subject import NAMES, SERVED, find_subject

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from m3kit.evaluation.bm25 import Bm25
-from m3kit.evaluation.encode import Encoder, EncodeSettings
-from m3kit.evaluation.models import choose_device, choose_precision, find_model
-from m3kit.evaluation.scores import (
+from m3kit.encoding.bm25 import Bm25
+from m3kit.encoding.encode import Encoder, EncodeSettings
+from m3kit.encoding.models import choose_device, choose_precision, find_model
+from m3kit.encoding.scores import (
     HYBRID_WEIGHTS,
     Candidates,
     QueryTokens,

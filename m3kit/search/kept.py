@@ -15,10 +15,10 @@ import numpy as np
 from scipy.sparse import csr_matrix
 from xxhash import xxh3_128_hexdigest
 
-from m3kit.evaluation.encode import Encoder
-from m3kit.evaluation.models import model_digest
+from m3kit.encoding.encode import Encoder
+from m3kit.encoding.models import model_digest
+from m3kit.encoding.scores import Vocabulary
 from m3kit.evaluation.retrieval import CHARACTERS_A_TOKEN, chunks
-from m3kit.evaluation.scores import Vocabulary
 from m3kit.progress import bar, say
 
 FOLDER, VECTORS, COLBERT, ABOUT = ".search", "vectors.npz", "colbert.f16", "about.json"

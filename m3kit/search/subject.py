@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.encoding.trained_with import trained_encoding
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import passage_text
 from m3kit.evaluation.evaluate import KIT
 from m3kit.evaluation.newest import base_of, eval_data_of, folder_of, read_run
 from m3kit.evaluation.rows import read_objects, string
 from m3kit.evaluation.serving import HYBRID, PARTS
-from m3kit.evaluation.trained_with import trained_encoding
 from m3kit.hub import CONFIG
 from m3kit.records import RUN
 

@@ -13,12 +13,12 @@ from FlagEmbedding.abc.inference import AbsEmbedder
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3ModelForInference
 from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
-from m3kit.evaluation.encode import Encoder, EncodeSettings, probed_once
+from m3kit.encoding.encode import Encoder, EncodeSettings, probed_once
+from m3kit.encoding.models import ModelFolder
+from m3kit.encoding.vectors import Vectors
 from m3kit.evaluation.folder import read_eval_folder
-from m3kit.evaluation.models import ModelFolder
 from m3kit.evaluation.retrieval import retrieve
 from m3kit.evaluation.sample import choosing_half, sample, told
-from m3kit.evaluation.vectors import Vectors
 from m3kit.records import HEADLINE
 from m3kit.training.model import M3Model
 from m3kit.training.rows import CHARACTERS_PER_TOKEN

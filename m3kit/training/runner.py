@@ -13,8 +13,8 @@ from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from transformers import AutoTokenizer
 
+from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
-from m3kit.evaluation.encode import EncodeSettings
 from m3kit.hub import find_model_folder, missing_heads
 from m3kit.progress import cpu_seconds
 from m3kit.training import checkpoints

@@ -11,10 +11,10 @@ from functools import cached_property
 
 import numpy as np
 
+from m3kit.encoding.models import ModelFolder, longest_input
+from m3kit.encoding.trained_with import Encoding
+from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
-from m3kit.evaluation.models import ModelFolder, longest_input
-from m3kit.evaluation.trained_with import Encoding
-from m3kit.evaluation.vectors import Vectors
 from m3kit.progress import bar, say
 
 # Hears how many more texts are done.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.sparse import csr_matrix
 
-from m3kit.evaluation.vectors import Vectors
+from m3kit.encoding.vectors import Vectors
 
 # FlagEmbedding/finetune/embedder/encoder_only/m3/modeling.py, `ensemble_score`: what M3 is trained to rank by.
 HYBRID_WEIGHTS = {"dense": 1.0, "sparse": 0.3, "colbert": 1.0}

@@ -1,0 +1,1 @@
+"""Texts to vectors and scores: what evaluation, mining, teachers, the recipe and search share."""
