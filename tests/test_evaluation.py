@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from tiny import WORDS, write_beir
 
+from m3kit.encoding import scores
 from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import find_model
 from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
-from m3kit.encoding import scores
 from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.metrics import measure
 

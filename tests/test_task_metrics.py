@@ -17,7 +17,6 @@ from sklearn.model_selection import LeaveOneOut, StratifiedKFold, cross_val_pred
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler, normalize
 
-from m3kit.evaluation import task_metrics
 from m3kit.evaluation.tasks import Classification, Clustering, Sts
 from m3kit.records import Change
 
@@ -43,11 +42,11 @@ def test_spearman_is_the_correlation_of_the_ranks(vectors):
 
     outcomes = task.outcomes(vectors)
     assert outcomes.metrics == task.measure(vectors) and outcomes.notes == []
-    assert outcomes.gold.tolist() == scores and outcomes.similarities == pytest.approx(cosines, abs=1e-6)
+    assert outcomes.gold.tolist() == scores and outcomes.items["Spearman"] == pytest.approx(cosines, abs=1e-6)
     assert outcomes.compare(outcomes) == {"Spearman": SAME}
     other = task.outcomes(vectors[::-1] + vectors)
     assert outcomes.compare(other)["Spearman"].change == pytest.approx(
-        spearmanr(scores, other.similarities).statistic - expected
+        spearmanr(scores, other.items["Spearman"]).statistic - expected
     )
 
 
@@ -75,7 +74,7 @@ def test_nearest_label_is_that_of_the_nearest_label_text(vectors):
     assert measured == {"nearest label": accuracy_score(labels, nearest)} and 0 < measured["nearest label"] < 1
     outcomes = task.outcomes(vectors)
     assert outcomes.metrics["nearest label"] == measured["nearest label"]
-    assert outcomes.right["nearest label"].tolist() == [a == b for a, b in zip(labels, nearest, strict=True)]
+    assert outcomes.items["nearest label"].tolist() == [a == b for a, b in zip(labels, nearest, strict=True)]
     # A label without a row can be the nearest all the same, which is then wrong.
     one_label = Classification([""] * 20, ["a"] * 20, LABEL_TEXTS).measure(vectors)
     assert one_label == {"nearest label": nearest.count("a") / 20}
@@ -94,34 +93,26 @@ def test_1_nn_and_probe_are_scikit_learns():
         predicted[test] = probe.predict(scale.transform(rows[test]))
     for metric, found in (("1-NN", nearest), ("probe", predicted)):
         assert outcomes.metrics[metric] == pytest.approx(accuracy_score(labels, found), abs=1e-6)
-        assert outcomes.right[metric].tolist() == (found == names).tolist()
+        assert outcomes.items[metric].tolist() == (found == names).tolist()
         assert 0.2 < outcomes.metrics[metric] < 1
     assert list(outcomes.metrics) == ["nearest label", "1-NN", "probe"] and outcomes.notes == []
-
-
-def test_neighbours_are_the_same_in_blocks_of_any_size(monkeypatch):
-    vectors, labels, texts = labelled(50, 5, 8, noise=2)
-    task = Classification([""] * 50, labels, texts)
-    whole = task.outcomes(vectors).right["1-NN"].tolist()
-    monkeypatch.setattr(task_metrics, "ROWS_AT_ONCE", 7)
-    assert task.outcomes(vectors).right["1-NN"].tolist() == whole
 
 
 def test_rows_that_are_alone_with_their_label_are_left_out_and_told(vectors):
     labels = list("aabbb") + ["c", "d"]
     task = Classification([""] * 7, labels, LABEL_TEXTS)
     outcomes = task.outcomes(vectors[:11])
-    assert {metric: len(right) for metric, right in outcomes.right.items()} == {
+    assert {metric: len(right) for metric, right in outcomes.items.items()} == {
         "nearest label": 7, "1-NN": 5, "probe": 5,
     }  # fmt: skip
     assert outcomes.notes == ["Classification: 1-NN and probe leave out the labels that have one row only (2)."]
     fewer = Classification([""] * 5, labels[:5], LABEL_TEXTS).outcomes(np.concatenate([vectors[:5], vectors[7:11]]))
-    assert fewer.right["1-NN"].tolist() == outcomes.right["1-NN"].tolist() and fewer.notes == []
+    assert fewer.items["1-NN"].tolist() == outcomes.items["1-NN"].tolist() and fewer.notes == []
 
 
 def test_without_two_labels_of_two_rows_the_nearest_label_alone_is_measured(vectors):
     outcomes = Classification([""] * 5, list("aaabc"), LABEL_TEXTS).outcomes(vectors[:9])
-    assert list(outcomes.metrics) == list(outcomes.right) == ["nearest label"]
+    assert list(outcomes.metrics) == list(outcomes.items) == ["nearest label"]
     assert outcomes.notes == [
         "Classification: 1-NN and probe were not measured, they need two labels with two or more rows."
     ]
@@ -138,8 +129,8 @@ def test_training_rows_are_what_is_learnt_from():
     scale = StandardScaler().fit(normalize(known.astype(np.float64)))
     known, rows = (scale.transform(normalize(part.astype(np.float64))) for part in (known, test))
     probe = LogisticRegression(max_iter=1000).fit(known, labels[:60])
-    assert outcomes.right["1-NN"].tolist() == (nearest == labels[60:]).tolist()
-    assert outcomes.right["probe"].tolist() == (probe.predict(rows) == labels[60:]).tolist()
+    assert outcomes.items["1-NN"].tolist() == (nearest == labels[60:]).tolist()
+    assert outcomes.items["probe"].tolist() == (probe.predict(rows) == labels[60:]).tolist()
     assert outcomes.notes == [] and 0.3 < outcomes.metrics["1-NN"] < 1
     quick = replace(task, training=None).measure(np.concatenate([test, text_vectors]))
     assert quick == task.measure(np.concatenate([test, text_vectors, vectors[:60]]))
@@ -149,7 +140,7 @@ def test_training_rows_are_what_is_learnt_from():
 def test_a_label_that_no_training_row_has_is_missed_and_told(vectors):
     task = Classification([""] * 3, list("abc"), LABEL_TEXTS, ([""] * 4, list("aabb")))
     outcomes = task.outcomes(np.concatenate([vectors[:3], vectors[3:7], vectors[[0, 0, 1, 1]]]))
-    assert outcomes.right["1-NN"].tolist() == [1, 1, 0]
+    assert outcomes.items["1-NN"].tolist() == [1, 1, 0]
     assert outcomes.notes == [
         "Classification: train.jsonl lacks the labels of some test rows (1), 1-NN and probe miss these."
     ]
@@ -186,7 +177,7 @@ def test_77_labels_of_2000_rows_at_bge_m3s_size_take_seconds_and_warn_of_nothing
         warnings.simplefilter("error")
         outcomes = task.outcomes(np.concatenate([vectors, vectors[:1]]))
     assert time.monotonic() - start < 30
-    assert outcomes.metrics["probe"] > 0.5 and len(outcomes.right["probe"]) == 2000
+    assert outcomes.metrics["probe"] > 0.5 and len(outcomes.items["probe"]) == 2000
 
 
 # ---- clustering ----------------------------------------------------------------------------------------------------
@@ -202,7 +193,7 @@ def test_v_measure_is_the_mean_of_five_k_means(vectors):
     task = Clustering([""] * 24, labels)
     assert task.measure(vectors) == {"V-measure": pytest.approx(np.mean(values), abs=1e-6)}
     poor = task.outcomes(vectors)
-    assert [v_measure_score(labels, found) for found in poor.clusters] == pytest.approx(values)
+    assert [v_measure_score(labels, found) for found in poor.items["V-measure"]] == pytest.approx(values)
     assert poor.compare(poor) == {"V-measure": SAME}
 
     vectors += np.array([{"a": 0, "b": 50, "c": -50}[label] for label in labels], np.float32)[:, None]

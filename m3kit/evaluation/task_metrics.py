@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -24,50 +22,29 @@ KMEANS_SEEDS = (0, 1, 2, 3, 4)
 PROBE_FOLDS = 5
 PROBE_SEED = 0
 
-# Rows compared with all others at once: 1,024 × 10,000 similarities are 80 MB.
-ROWS_AT_ONCE = 1024
-
 
 @dataclass(frozen=True)
-class Outcomes(ABC):
-    """A model's figures in one task; ``notes`` are whole sentences about what could not be measured."""
+class Outcomes:
+    """A model's figures in one task; ``notes`` are whole sentences about what could not be measured.
+
+    ``items`` are what a figure is made of: of Spearman the similarity of each pair, of V-measure the cluster of each
+    text (KMEANS_SEEDS, texts), of others 1 for each text whose label was found, else 0. ``gold``: what should be found.
+    """
 
     metrics: dict[str, float]
-    notes: list[str] = field(default_factory=list, kw_only=True)
-
-    @abstractmethod
-    def compare(self, other: Any) -> dict[str, Change]:
-        """Compare the other model's figures, of the same class, with these, on the same items."""
-
-
-@dataclass(frozen=True)
-class StsOutcomes(Outcomes):
+    items: dict[str, np.ndarray]
     gold: np.ndarray
-    similarities: np.ndarray
+    notes: list[str] = field(default_factory=list)
 
-    def compare(self, other: StsOutcomes) -> dict[str, Change]:
-        return {"Spearman": compare_spearman(self.gold, self.similarities, other.similarities)}
-
-
-@dataclass(frozen=True)
-class ClassificationOutcomes(Outcomes):
-    """``right`` holds for each metric 1 where the row's label was found and 0 where it was not."""
-
-    right: dict[str, np.ndarray]
-
-    def compare(self, other: ClassificationOutcomes) -> dict[str, Change]:
-        return {metric: compare_means(right, other.right[metric]) for metric, right in self.right.items()}
-
-
-@dataclass(frozen=True)
-class ClusteringOutcomes(Outcomes):
-    """``clusters`` is (KMEANS_SEEDS, texts)."""
-
-    labels: np.ndarray
-    clusters: np.ndarray
-
-    def compare(self, other: ClusteringOutcomes) -> dict[str, Change]:
-        return {"V-measure": compare_v_measure(self.labels, self.clusters, other.clusters)}
+    def compare(self, other: Outcomes) -> dict[str, Change]:
+        """Compare the other model's figures with these, on the same items."""
+        by_gold = {"Spearman": compare_spearman, "V-measure": compare_v_measure}
+        return {
+            metric: by_gold[metric](self.gold, mine, other.items[metric])
+            if metric in by_gold
+            else compare_means(mine, other.items[metric])
+            for metric, mine in self.items.items()
+        }
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -76,19 +53,13 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-# ---- semantic similarity --------------------------------------------------------------------------------------------
-
-
-def sts_outcomes(gold: Sequence[float], firsts: np.ndarray, seconds: np.ndarray) -> StsOutcomes:
-    similarities = np.sum(unit(firsts) * unit(seconds), axis=1)
-    return StsOutcomes({"Spearman": _spearman(gold, similarities)}, np.array(gold), similarities)
-
-
-def _spearman(gold: Sequence[float], values: np.ndarray) -> float:
+def sts_outcomes(gold: Sequence[float], firsts: np.ndarray, seconds: np.ndarray) -> Outcomes:
     from scipy.stats import spearmanr
 
+    similarities = np.sum(unit(firsts) * unit(seconds), axis=1)
     # Not defined for a model that gives every pair the same value: such a model ranks nothing.
-    return float(spearmanr(gold, values).statistic) if np.ptp(values) > 0 else 0.0
+    value = float(spearmanr(gold, similarities).statistic) if np.ptp(similarities) > 0 else 0.0
+    return Outcomes({"Spearman": value}, {"Spearman": similarities}, np.array(gold))
 
 
 # ---- classification -------------------------------------------------------------------------------------------------
@@ -96,7 +67,7 @@ def _spearman(gold: Sequence[float], values: np.ndarray) -> float:
 
 def nearest_label(rows: np.ndarray, labels: Sequence[str], names: Sequence[str], texts: np.ndarray) -> np.ndarray:
     """1 for each row to whose vector the text of its own label is nearest, else 0. ``texts``: vectors of ``names``."""
-    return _right(np.asarray(names)[_nearest(unit(rows), unit(texts))], labels)
+    return _right(np.asarray(names)[_nearest(unit(texts), unit(rows))], labels)
 
 
 def classification_outcomes(
@@ -105,11 +76,11 @@ def classification_outcomes(
     names: Sequence[str],
     texts: np.ndarray,
     training: tuple[np.ndarray, Sequence[str]] | None,
-) -> ClassificationOutcomes:
+) -> Outcomes:
     """``training``: vectors and labels to learn 1-NN and the probe from; without it, each row from the other rows."""
     learnt, notes = _cross_validated(rows, labels) if training is None else _trained(rows, labels, *training)
     right = {"nearest label": nearest_label(rows, labels, names, texts), **learnt}
-    return ClassificationOutcomes({metric: float(found.mean()) for metric, found in right.items()}, right, notes=notes)
+    return Outcomes({metric: float(found.mean()) for metric, found in right.items()}, right, np.array(labels), notes)
 
 
 def _cross_validated(vectors: np.ndarray, labels: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -135,14 +106,11 @@ def _trained(
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     rows, known, names = unit(vectors), unit(known_vectors), np.asarray(known_labels)
     missing = np.count_nonzero(~np.isin(labels, names))
-    notes = (
-        [f"Classification: train.jsonl lacks the labels of some test rows ({missing}), 1-NN and probe miss these."]
-        if missing
-        else []
-    )
+    told = f"Classification: train.jsonl lacks the labels of some test rows ({missing}), 1-NN and probe miss these."
     with _no_warnings():
         predicted = _probe().fit(known, names).predict(rows)
-    return {"1-NN": _right(names[_nearest(rows, known)], labels), "probe": _right(predicted, labels)}, notes
+    right = {"1-NN": _right(names[_nearest(known, rows)], labels), "probe": _right(predicted, labels)}
+    return right, [told] if missing else []
 
 
 def _probe():
@@ -158,16 +126,11 @@ def _probe():
     return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
-def _nearest(rows: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
-    """The number of the nearest other for each row, by cosine; without ``others``, among the rows but itself."""
-    nearest = []
-    for start in range(0, len(rows), ROWS_AT_ONCE):
-        block = rows[start : start + ROWS_AT_ONCE]
-        cosines = block @ (rows if others is None else others).T
-        if others is None:
-            cosines[np.arange(len(block)), start + np.arange(len(block))] = -np.inf
-        nearest.append(cosines.argmax(axis=1))
-    return np.concatenate(nearest)
+def _nearest(known: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
+    """For each row the number of the nearest known unit vector; without ``rows``, for each known one among the others."""
+    from sklearn.neighbors import NearestNeighbors
+
+    return NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(rows, return_distance=False)[:, 0]
 
 
 def _right(predicted: np.ndarray, labels: Sequence[str] | np.ndarray) -> np.ndarray:
@@ -182,10 +145,7 @@ def _no_warnings():
         yield
 
 
-# ---- clustering -----------------------------------------------------------------------------------------------------
-
-
-def clustering_outcomes(labels: Sequence[str], vectors: np.ndarray) -> ClusteringOutcomes:
+def clustering_outcomes(labels: Sequence[str], vectors: np.ndarray) -> Outcomes:
     """k-means for as many clusters as there are labels; the V-measure is the mean over ``KMEANS_SEEDS``."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import v_measure_score
@@ -194,4 +154,4 @@ def clustering_outcomes(labels: Sequence[str], vectors: np.ndarray) -> Clusterin
     with _no_warnings():
         clusters = np.array([KMeans(count, n_init=1, random_state=s).fit_predict(vectors) for s in KMEANS_SEEDS])
     value = float(np.mean([v_measure_score(labels, found) for found in clusters]))
-    return ClusteringOutcomes({"V-measure": value}, np.asarray(labels), clusters)
+    return Outcomes({"V-measure": value}, {"V-measure": clusters}, np.asarray(labels))

@@ -17,9 +17,7 @@ from m3kit.data.text import is_blank
 from m3kit.errors import KitError
 from m3kit.evaluation.rows import read_rows
 from m3kit.evaluation.task_metrics import (
-    ClassificationOutcomes,
-    ClusteringOutcomes,
-    StsOutcomes,
+    Outcomes,
     classification_outcomes,
     clustering_outcomes,
     nearest_label,
@@ -52,7 +50,7 @@ class Sts:
         """The task's first figure. ``dense``: the vectors of ``texts``, here, below and in the two other classes."""
         return self.outcomes(dense).metrics
 
-    def outcomes(self, dense: np.ndarray) -> StsOutcomes:
+    def outcomes(self, dense: np.ndarray) -> Outcomes:
         """All figures of the task, and what they are made of."""
         return sts_outcomes(self.scores, *np.split(dense, 2))
 
@@ -79,7 +77,7 @@ class Classification:
         rows, texts, _ = self._parts(dense)
         return {"nearest label": float(nearest_label(rows, self.labels, list(self.label_texts), texts).mean())}
 
-    def outcomes(self, dense: np.ndarray) -> ClassificationOutcomes:
+    def outcomes(self, dense: np.ndarray) -> Outcomes:
         rows, texts, known = self._parts(dense)
         training = (known, self.training[1]) if self.training else None
         return classification_outcomes(rows, self.labels, list(self.label_texts), texts, training)
@@ -100,7 +98,7 @@ class Clustering:
     def measure(self, dense: np.ndarray) -> dict[str, float]:
         return self.outcomes(dense).metrics
 
-    def outcomes(self, dense: np.ndarray) -> ClusteringOutcomes:
+    def outcomes(self, dense: np.ndarray) -> Outcomes:
         return clustering_outcomes(self.labels, dense)
 
 
