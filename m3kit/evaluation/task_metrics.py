@@ -127,7 +127,7 @@ def _probe():
 
 
 def _nearest(known: np.ndarray, rows: np.ndarray | None = None) -> np.ndarray:
-    """For each row the number of the nearest known unit vector; without ``rows``, for each known one among the others."""
+    """For each row the number of the nearest known unit vector; without ``rows``, of each known one among the rest."""
     from sklearn.neighbors import NearestNeighbors
 
     return NearestNeighbors(n_neighbors=1, algorithm="brute").fit(known).kneighbors(rows, return_distance=False)[:, 0]
