@@ -18,6 +18,8 @@ from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.errors import KitError
 from m3kit.evaluation.evaluate import parse_models
+from m3kit.evaluation.folder import read_eval_folder
+from m3kit.evaluation.sample import choosing_half
 
 # ---- models, devices, words ----------------------------------------------------------------------------------------
 
@@ -196,3 +198,25 @@ def test_each_model_is_encoded_as_it_was_trained_and_a_difference_is_told(model_
         "tuned is encoded as it was trained, which is not as base: pooling_method mean instead of cls, "
         "query_max_len 16 instead of 512."
     ]
+
+
+@pytest.mark.parametrize(("chosen_on", "said"), [("half", "the half of the test data"), ("all", "a little too good")])
+def test_queries_that_chose_a_checkpoint_do_not_judge_it(model_folder, tmp_path, capsys, chosen_on, said):
+    queries = [json.dumps({"_id": f"q{i}", "text": f"river {i}"}) for i in range(120)]
+    qrels = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i % 12}\t1" for i in range(120))]
+    eval_data = write_beir(tmp_path / "eval", queries=queries, qrels=qrels)
+    run = Path(shutil.copytree(model_folder, tmp_path / "run"))
+    record = {"status": "finished", "settings": {"eval_data": str(eval_data)}, "chosen_on": chosen_on}
+    (run / "run.json").write_text(json.dumps(record))
+    words = ["--models", f"base={model_folder}", f"tuned={run}", "--general_data", "none", "--device", "cpu", "--json"]
+    assert main(["evaluate", *words, "--eval_data", str(eval_data), "--output_dir", str(run)]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    chooses, judges = choosing_half(read_eval_folder(eval_data))
+    assert metrics["queries"] == (len(judges.retrieval.queries) if chosen_on == "half" else 120)
+    assert not chooses.retrieval.queries.keys() & judges.retrieval.queries.keys()
+    assert said in metrics["judged_on"]
+    # Of other test data all queries judge.
+    other = shutil.copytree(eval_data, tmp_path / "other")
+    assert main(["evaluate", *words, "--eval_data", str(other), "--output_dir", str(run)]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["queries"] == 120 and metrics["judged_on"] == ""

@@ -76,47 +76,36 @@ def evaluate(
     encoders = []
     for model in models:
         trained = asdict(trained_encoding(model.folder, encoding or {}))
-        settings = EncodeSettings(**trained, device=device, precision=precision, batch_size=batch_size)
-        encoders.append(Encoder(model, settings))
+        how = EncodeSettings(**trained, device=device, precision=precision, batch_size=batch_size)
+        encoders.append(Encoder(model, how))
     bm25 = Bm25([data.retrieval.passages[key] for key in in_order(data.retrieval)]) if data.retrieval else None
     measured = {encoder.model.name: _measure(encoder, encoders[0], data, general, bm25) for encoder in encoders}
+    settings = {
+        "device": device,
+        "device_reason": device_reason,
+        "precision": precision,
+        "precision_reason": precision_reason,
+        "batch_size": batch_size,
+        "hybrid_weights": HYBRID_WEIGHTS,
+        "candidates": CANDIDATES,
+        "ties": TIES,
+        "kmeans_seeds": KMEANS_SEEDS,
+        "resamples": RESAMPLES,
+        "bm25": bm25.settings if bm25 else None,
+        "versions": {name: version(name) for name in LIBRARIES},
+    }
     with bar(None, "comparing", ""):
+        found = {name: (each.figures, each.values) for name, each in measured.items()}
+        forgotten = {name: (_figures(each.general_values), each.general_values) for name, each in measured.items()}
         metrics = Metrics(
-            **_retrieval(data.retrieval, {name: (each.figures, each.values) for name, each in measured.items()}),
+            **_retrieval(data.retrieval, found) | {"eval_data": str(data.folder)},
             judged_on=judged_on,
-            settings={
-                "device": device,
-                "device_reason": device_reason,
-                "precision": precision,
-                "precision_reason": precision_reason,
-                "batch_size": batch_size,
-                "hybrid_weights": HYBRID_WEIGHTS,
-                "candidates": CANDIDATES,
-                "ties": TIES,
-                "kmeans_seeds": KMEANS_SEEDS,
-                "resamples": RESAMPLES,
-                "bm25": bm25.settings if bm25 else None,
-                "versions": {name: version(name) for name in LIBRARIES},
-            },
+            settings=settings,
             tasks={name: task.counts for name, task in data.tasks.items()},
             task_comparisons=_task_changes(measured),
+            general=Retrieval(**_retrieval(general, forgotten)) if general else None,
+            **_about_queries(measured),
         )
-        metrics = replace(metrics, eval_data=str(data.folder))
-        if general:
-            figures = {name: (_figures(each.general_values), each.general_values) for name, each in measured.items()}
-            metrics = replace(metrics, general=Retrieval(**_retrieval(general, figures)))
-        founds = {name: each.found for name, each in measured.items() if each.found}
-        if founds:
-            ends = [list(measured.values())[place] for place in (0, -1)]
-            base = founds[metrics.base]
-            lead = choose_lead([{score: of[HEADLINE] for score, of in end.values.items()} for end in ends])
-            metrics = replace(
-                metrics,
-                lead=lead,
-                bm25=_means(measure(base.rankings("bm25"), base.data.qrels)),
-                serving=serving(founds),
-                examples=_examples({name: measured[name] for name in (metrics.base, metrics.last)}, lead),
-            )
     metrics = replace(metrics, outcome=outcome(metrics))
     return replace(metrics, verdict=verdict(metrics))
 
@@ -208,6 +197,21 @@ def _task_changes(measured: Mapping[str, Measured]) -> dict[str, Changes]:
     return {
         name: {task: outcomes.compare(each.tasks[task]) for task, outcomes in first.tasks.items()}
         for name, each in others
+    }
+
+
+def _about_queries(measured: Mapping[str, Measured]) -> dict[str, Any]:
+    """What is told of retrieval beside each score's figures; nothing without retrieval."""
+    founds = {name: each.found for name, each in measured.items() if each.found}
+    if not founds:
+        return {}
+    first, *_, last = [*measured, *measured]
+    lead = choose_lead([{score: of[HEADLINE] for score, of in measured[name].values.items()} for name in (first, last)])
+    return {
+        "lead": lead,
+        "bm25": _means(measure(founds[first].rankings("bm25"), founds[first].data.qrels)),
+        "serving": serving(founds),
+        "examples": _examples({name: measured[name] for name in (first, last)}, lead),
     }
 
 

@@ -111,7 +111,10 @@ def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
 
     Queries by which its checkpoint was chosen would be too kind to it: where half of them chose, the others judge.
     """
-    run = records.read(model / records.RUN, records.Run, "train it again") if (model / records.RUN).is_file() else None
+    try:
+        run = records.read(model / records.RUN, records.Run, "")
+    except KitError:  # of another tool
+        run = None
     if not run or not run.chosen_on or Path(run.settings.get("eval_data") or "").resolve() != data.folder.resolve():
         return data, ""
     if run.chosen_on == "half":
