@@ -90,7 +90,9 @@ def test_it_ranks_as_the_evaluation_does(run, score):
 
 
 def test_the_served_score_is_the_default_where_there_was_an_evaluation(run, capsys):
-    (run / "hybrid.json").write_text(json.dumps({"model": ".", "weights": WEIGHTS, "encoding": {}}))
+    bm25 = {"k1": 0.9, "b": 0.4, "method": "lucene", "language": None}
+    hybrid = {"model": ".", "weights": WEIGHTS, "encoding": {}, "bm25": bm25}
+    (run / "hybrid.json").write_text(json.dumps(hybrid))
     answer = json.loads(said(capsys, run, "river", "--json")[0])["queries"][0]
     assert answer["score"] == "served"
     assert answer["ranked_by"]["tuned"] == "dense + 0.3 sparse + 0.5 ColBERT + 0.25 BM25"

@@ -282,7 +282,9 @@ def test_a_folder_without_weights_gets_a_sentence(model_folder, evaluated, tmp_p
     (run / "colbert_linear.pt").unlink()
     with pytest.raises(KitError, match="gives the model's heads a weight, but colbert_linear.pt missing"):
         HybridSearcher(run, list(PASSAGES.values()), device="cpu")
-    for wrong in ("{", "[]", '{"weights": {"dense": 1}}'):
+    hybrid = json.loads((run / "hybrid.json").read_text("utf-8"))
+    other = json.dumps(hybrid | {"bm25": hybrid["bm25"] | {"k1": 1.5}})
+    for wrong in ("{", "[]", '{"weights": {"dense": 1}}', other):
         (run / "hybrid.json").write_text(wrong)
         with pytest.raises(KitError, match="evaluate again"):
             HybridSearcher(run, list(PASSAGES.values()))

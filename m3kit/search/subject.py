@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from m3kit.data.problems import BadRow, Problem, refuse
+from m3kit.encoding.bm25 import SETTINGS
 from m3kit.encoding.trained_with import trained_encoding
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import passage_text
@@ -100,6 +101,7 @@ def read_hybrid(file: Path) -> dict:
     try:
         settings = json.loads(file.read_bytes())
         known = set(settings["weights"]) == set(PARTS) and {"model", "encoding"} <= settings.keys()
+        known &= {name: settings["bm25"][name] for name in SETTINGS} == SETTINGS and "language" in settings["bm25"]
     except FileNotFoundError:
         raise KitError(
             f"there is no {file}; python -m m3kit evaluate writes it where there is retrieval data"
