@@ -54,7 +54,7 @@ def test_the_page_is_small_and_has_its_plots(tmp_path, shape):
     page = report(folder)
     assert page.all("svg") and len(page.all("table")) <= 8
     assert (folder / "report.html").stat().st_size < 200_000
-    assert "One of 7 logged steps is drawn." in page.said
+    assert "Each point is the mean of 7 logged steps." in page.said
 
 
 def test_every_number_of_the_verdict_stands_in_the_tables(whole_run, whole_page):

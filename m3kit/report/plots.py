@@ -47,7 +47,7 @@ MARKERS: tuple[dict[str, Any], ...] = (
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), "-", (0, (6, 1.5, 1.5, 1.5)))
 CURVES = tuple(zip(("third", "fourth", "fifth", "ink", "sixth"), DASHES, strict=True))
-# Points of a curve. A name in a plot is cut, tables have it whole.
+# Points of a curve; of more the means are drawn. A name in a plot is cut, tables have it whole.
 MOST_POINTS, LONGEST_NAME = 200, 22
 WIDTH = 390 / 72  # inches: half the page, or a phone
 
@@ -126,27 +126,27 @@ def _evaluation(record: Record) -> Plot | None:
 
 
 def _loss(steps: Sequence[Mapping[str, float]]) -> Plot | None:
-    """With its parts; of many steps one of so many, and the last."""
-    every = -(-len(steps) // MOST_POINTS) or 1
-    shown = steps[::-1][::every][::-1]
-    names = dict.fromkeys(name for row in shown for name in row if name.startswith("loss_"))
+    """With its parts."""
+    names = dict.fromkeys(name for row in steps for name in row if name.startswith("loss_"))
     curves = {name: NAMES.get(name[5:], name[5:]) for name in names} | {"loss": "loss"}
     caption = f"What was trained on{', and its parts before they are weighted' if names else ''}."
-    caption += f" One of {every} logged steps is drawn." if every > 1 else ""
-    return _curves(("loss", "Loss", caption), shown, curves, "loss")
+    return _curves(("loss", "Loss", caption), steps, curves, "loss")
 
 
 def _curves(
     about: tuple[str, str, str], rows: Sequence[Mapping[str, float]], curves: dict[str, str], unit: str, best=None
 ) -> Plot | None:
-    """A curve a name; ``best``: the step that is marked; ``about``: the plot's name, title and caption."""
+    """A curve a name, of many rows the means; ``best``: the step that is marked; ``about``: name, title, caption."""
     if not rows or not curves:
         return None
+    (name, title, caption), size = about, -(-len(rows) // MOST_POINTS)
+    caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
     figure = Figure(figsize=(WIDTH, 270 / 72), layout="constrained")
     axes = figure.subplots()
     spoken = []
     for (key, label), (colour, dashes) in zip(curves.items(), cycle(CURVES), strict=False):
-        x, y = zip(*((row["step"], row[key]) for row in rows if key in row), strict=True)
+        points = np.array([(row["step"], row[key]) for row in rows if key in row])
+        x, y = np.transpose([points[start : start + size].mean(axis=0) for start in range(0, len(points), size)])
         style: dict[str, Any] = {"color": COLOURS[colour], "linestyle": dashes, "linewidth": 1.6}
         style |= {"color": COLOURS["tuned"], "linestyle": "-", "linewidth": 2.4} if key == "loss" else {}
         axes.plot(x, y, label=label, marker="o" if len(rows) < 20 else None, markersize=4, **style)
@@ -156,7 +156,7 @@ def _curves(
     axes.set(xlabel="step", ylabel=unit)
     axes.locator_params(axis="x", nbins=7, integer=True)
     axes.margins(x=0.02)
-    return finish(figure, *about, f"{about[1]}: {'; '.join(spoken)}.")
+    return finish(figure, name, title, caption, f"{title}: {'; '.join(spoken)}.")
 
 
 def mark(axes: Axes, x: float, told: str, side: str) -> None:
