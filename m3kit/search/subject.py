@@ -110,6 +110,7 @@ def read_hybrid(folder: Path) -> Hybrid | None:
     """None where there is none. Raises ``KitError`` for one that another version of the kit wrote."""
     file, again = folder / HYBRID, "evaluate again: python -m m3kit evaluate"
     found = records.read(file, Hybrid, again)
-    if found and not (found.weights.keys() == set(PARTS) and SETTINGS.items() <= found.bm25.items()):
+    bm25 = {name: found.bm25.get(name) for name in SETTINGS} if found else SETTINGS
+    if found and (found.weights.keys() != set(PARTS) or bm25 != SETTINGS or "language" not in found.bm25):
         raise KitError(f"{file} is of another version of the kit; {again}")
     return found
