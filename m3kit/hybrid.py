@@ -12,6 +12,7 @@ does the same with the weights of hybrid.json.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from m3kit.encoding.bm25 import Bm25
@@ -33,20 +34,21 @@ class HybridSearcher:
     def __init__(
         self, folder: str | Path, passages: Sequence[str], device: str = "auto", precision: str = "auto"
     ) -> None:
-        file = Path(folder) / HYBRID
-        settings = read_hybrid(file)
-        self.weights, passages = settings["weights"], list(passages)
-        model = find_model("model", str(folder) if settings["model"] == "." else settings["model"])
+        file, settings = Path(folder) / HYBRID, read_hybrid(Path(folder))
+        if not settings:
+            raise KitError(f"there is no {file}; python -m m3kit evaluate writes it where there is retrieval data")
+        self.weights, passages = settings.weights, list(passages)
+        model = find_model("model", str(folder) if settings.model == "." else settings.model)
         heads = bool(self.weights["sparse"] or self.weights["colbert"])
         if heads and model.colbert_size is None:
             raise KitError(f"{file} gives the model's heads a weight, but {model.no_heads_reason}")
         device = choose_device(device)[0]
         precision = choose_precision(precision, device)[0]
-        encoder = Encoder(model, EncodeSettings(**settings["encoding"], device=device, precision=precision))
+        encoder = Encoder(model, EncodeSettings(**asdict(settings.encoding), device=device, precision=precision))
         # What has no weight is not computed.
         encoder.has_heads = heads
         # As in the evaluation: found out from these passages, the language might be another.
-        bm25 = Bm25(passages, settings["bm25"]["language"])
+        bm25 = Bm25(passages, settings.bm25["language"])
         vectors = encode(encoder, passages, colbert=bool(self.weights["colbert"]))
         self.engine = Engine(encoder, passages, bm25, vectors)
 

@@ -116,27 +116,17 @@ def make_manifest() -> dict:
     }
 
 
-def make_problems() -> list[dict]:
-    def problem(code: str, severity: str, line: int) -> dict:
-        what, fix = f"the passage of row {line} is its query {HOSTILE}", "take it out"
-        return {"code": code, "severity": severity, "file": "a/train.jsonl", "line": line, "what": what, "fix": fix}
-
-    warnings = [problem("query-is-passage", "warning", line) for line in range(1, 6)]
-    return [*warnings, problem("languages", "note", 1), problem("empty-query", "set aside", 9)]
-
-
 def write_run(folder: Path, **pieces) -> Path:
-    """Write a run's files: ``metrics``, ``run``, ``log``, ``manifest``, ``problems``; None: there is none."""
+    """Write a run's files: ``metrics``, ``run``, ``log``, ``manifest``; None: there is none."""
     made = {
         "metrics": make_metrics,
         "run": make_run,
         "log": make_log,
         "manifest": make_manifest,
-        "problems": make_problems,
     }
     pieces = {name: pieces[name] if name in pieces else make() for name, make in made.items()}
     files = {"metrics": "metrics.json", "run": "run.json", "manifest": "prepared/manifest.json"}
-    files |= {"log": "train_log.jsonl", "problems": "prepared/problems.jsonl"}
+    files["log"] = "train_log.jsonl"
     (folder / "prepared" / "retrieval").mkdir(parents=True, exist_ok=True)
     for name, content in pieces.items():
         if dataclasses.is_dataclass(content):

@@ -97,7 +97,7 @@ def test_five_queries_are_shown_with_what_stood_first(whole_page):
 def test_data_problems_settings_time_use_and_words_are_told(whole_page):
     for told in (
         "25 set aside (held out for evaluation)",
-        "query-is-passage",
+        "warning, query-is-passage, 5",
         "learning_rate 1e-05",
         "FlagEmbedding 1.4.2",
         "Tokens a second, median",
@@ -137,7 +137,6 @@ def test_a_model_without_heads_is_used_by_dense_alone(tmp_path):
         ("run", "with which settings and versions the model was trained is not known"),
         ("log", "no curves of loss"),
         ("manifest", "what the model was trained on"),
-        ("problems", "what the checks found cannot be shown"),
     ],
 )
 def test_a_missing_piece_is_named_with_what_it_costs(tmp_path, piece, said):
@@ -150,13 +149,13 @@ def test_a_whole_run_misses_nothing(whole_page):
 
 
 def test_training_data_without_problems_lacks_nothing(tmp_path):
-    page = words(write_run(tmp_path / "run", manifest=make_manifest() | {"problems": []}, problems=None))
-    assert "What is missing" not in page.said
+    page = words(write_run(tmp_path / "run", manifest=make_manifest() | {"problems": []}))
+    assert "What is missing" not in page.said and "What the checks found" not in page.said
 
 
 @pytest.mark.parametrize("piece", mostly_slow(["log", "metrics", "run", "manifest"]))
 def test_one_piece_alone_makes_a_report(tmp_path, piece):
-    none = dict.fromkeys(("metrics", "run", "log", "manifest", "problems"))
+    none = dict.fromkeys(("metrics", "run", "log", "manifest"))
     none.pop(piece)
     page = report(write_run(tmp_path / "run", **none))
     assert page.headings[0] == (1, "run")
@@ -194,7 +193,6 @@ def test_a_killed_run_may_leave_half_a_line_and_figures_that_are_no_numbers(tmp_
         ("run.json", '{"status": 3}'),
         ("train_log.jsonl", "nothing\n"),
         ("prepared/manifest.json", b"\xff\xfe"),
-        ("prepared/problems.jsonl", "{}\n"),
     ],
 )
 def test_a_broken_file_is_named_with_the_cure(tmp_path, file, content, capsys):
@@ -263,8 +261,7 @@ def test_plots_are_files_too_and_nothing_half_written_stays(whole_run, whole_pag
 def test_plots_of_an_earlier_report_go(tmp_path):
     folder = write_run(tmp_path / "run")
     make_report(folder)
-    for name in ("mine", "loss-parts", "scores-hybrid"):
-        (folder / "plots" / f"{name}.svg").write_text("kept")
+    (folder / "plots" / "mine.svg").write_text("kept")
     (folder / "train_log.jsonl").unlink()
     make_report(folder)
     left = {path.name for path in (folder / "plots").glob("*.svg")}

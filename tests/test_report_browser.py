@@ -97,7 +97,7 @@ def test_of_many_models_only_tables_scroll_sideways(browser, run, width):
 @pytest.mark.parametrize("kind", ["whole", "many models", "stopped"])
 def test_nothing_keeps_people_from_reading_it(browser, run, whole_run, whole_page, tmp_path, scheme, kind):
     if kind == "stopped":
-        folder = write_run(tmp_path / "run", metrics=None, run=make_run("stopped", "/kit/cache/starter"), problems=None)
+        folder = write_run(tmp_path / "run", metrics=None, run=make_run("stopped", "/kit/cache/starter"))
         make_report(folder)
     browser.look(width=390 if kind == "whole" else 1200, scheme=scheme)
     browser.open({"whole": whole_run, "many models": run}.get(kind, tmp_path / "run") / "report.html")

@@ -191,24 +191,24 @@ def test_what_changed_is_computed_again_and_the_stale_deleted(run, encoded):
     (run / "run.json").write_text(json.dumps(encoding))
     search_of(run)
     assert encoded == [12] * 4 and len(list((run / ".search").iterdir())) == 2
-    # The same content is the same model, wherever it lies.
+    # Another content is another model.
     shutil.copy(f"{encoding['settings']['model_name_or_path']}/model.safetensors", run)
     search_of(run)
-    assert encoded == [12] * 4 and len(list((run / ".search").iterdir())) == 1
+    assert encoded == [12] * 5 and len(list((run / ".search").iterdir())) == 2
     # Of other passages nothing is deleted.
     other = run.parent / "other.jsonl"
     other.write_text('{"text": "river"}\n')
     search_of(run, corpus=other)
-    assert encoded == [12] * 4 + [1] and len(list((run / ".search").iterdir())) == 2
+    assert encoded == [12] * 5 + [1, 1] and len(list((run / ".search").iterdir())) == 4
 
 
 def test_damaged_vectors_are_computed_again(run, encoded):
     search_of(run)
-    for file, content in ((kept.VECTORS, b"PK\x03\x04"), (kept.COLBERT, b"123")):
+    for file, content in ((kept.VECTORS, b"PK\x03\x04"), (kept.LEXICAL, b""), (kept.COLBERT, b"123")):
         for place in (run / ".search").iterdir():
             (place / file).write_bytes(content)
         search_of(run)
-    assert encoded == [12] * 6
+    assert encoded == [12] * 8
 
 
 def test_a_folder_that_cannot_be_written_is_no_hindrance(run, capsys):

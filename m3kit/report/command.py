@@ -10,11 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from itertools import product
 from pathlib import Path
 
 from m3kit.errors import KitError
 from m3kit.progress import bar, quiet, say
-from m3kit.report.record import read_record
+from m3kit.report.record import NOT_EVALUATED, read_record
 
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
 KINDS = ("svg", "png")
@@ -47,20 +48,20 @@ def make_report(folder: Path) -> dict:
     """Write the report of the run in ``folder``; returns its paths and the verdict. Raises ``KitError``."""
     record = read_record(folder)
     # Late, so that errors in the run's files do not wait for matplotlib.
-    from m3kit.report.card import is_ours, make_card
-    from m3kit.report.lines import NOT_EVALUATED
+    from m3kit.report.card import MARK, make_card
     from m3kit.report.page import render_page
-    from m3kit.report.plots import FILES, FORMER, draw_plots
+    from m3kit.report.plots import FILES, draw_plots
 
-    card, report = folder / (CARD if is_ours(folder / CARD) else CARD_BESIDE), folder / REPORT
+    card, report = folder / CARD, folder / REPORT
+    if card.exists() and MARK not in card.read_text("utf-8", errors="replace"):
+        card = folder / CARD_BESIDE
     with bar(None, "drawing the report", ""):
         plots = draw_plots(record)
     files = {folder / PLOTS / f"{name}.{kind}": getattr(plot, kind) for name, plot in plots.items() for kind in KINDS}
     texts = {card: make_card(record, plots).encode(), report: render_page(record, plots, card.name).encode()}
     try:
-        for name in (*FILES, *FORMER):
-            for kind in KINDS:
-                (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
+        for name, kind in product(FILES, KINDS):
+            (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
         if plots:
             (folder / PLOTS).mkdir(exist_ok=True)
         for path, content in (files | texts).items():
@@ -72,5 +73,5 @@ def make_report(folder: Path) -> dict:
         raise KitError(
             f"cannot write the report in {folder} ({error.strerror}); make room, or make it writable"
         ) from error
-    verdict = record.metrics.verdict if record.metrics else NOT_EVALUATED
-    return {"report": str(report), "card": str(card), "plots": sorted(map(str, files)), "verdict": verdict}
+    made = {"report": str(report), "card": str(card), "plots": sorted(map(str, files))}
+    return made | {"verdict": record.metrics.verdict if record.metrics else NOT_EVALUATED}

@@ -12,7 +12,6 @@ NAMES = {
     **{"sts": "Similarity (STS)", "classification": "Classification", "clustering": "Clustering"},
     **{"ensemble": "all three", "self_distill": "self-distillation"},
 }
-NOT_EVALUATED = "The model was not evaluated: nobody knows whether it is better than the base."
 
 
 class Line(NamedTuple):
@@ -60,17 +59,9 @@ def served_lines(metrics: Metrics) -> list[Line]:
 def _lines(models: list[dict[str, Figures]], changes: Changes, metrics: tuple[str, ...] = ()) -> list[Line]:
     found = ((key, name) for model in models for key in model for name in model[key] if not metrics or name in metrics)
     return [
-        Line(
-            NAMES.get(key, key),
-            name,
-            [model.get(key, {}).get(name) for model in models],
-            changes.get(key, {}).get(name),
-        )
+        Line(NAMES.get(key, key), name, [one.get(key, {}).get(name) for one in models], changes.get(key, {}).get(name))
         for key, name in sorted(dict.fromkeys(found), key=lambda line: [*models[-1], *models[0]].index(line[0]))
     ]
-
-
-# ---- in words --------------------------------------------------------------------------------------------------------
 
 
 def cut(text: Any, longest: int) -> str:
@@ -108,12 +99,9 @@ def duration(seconds: float) -> str:
 
 def said(value: Any) -> str:
     """A setting in words."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:g}"
-    if isinstance(value, list):
-        return ", ".join(map(said, value)) or "none"
     if isinstance(value, dict):
-        return ", ".join(f"{key} {said(item)}" for key, item in value.items()) or "none"
-    return "none" if value is None or value == "" else str(value)
+        value = [f"{key} {said(item)}" for key, item in value.items()]
+    if isinstance(value, list):
+        value = ", ".join(map(said, value))
+    shown = f"{value:g}" if isinstance(value, float) else str(value)
+    return {"True": "yes", "False": "no", "None": "none", "": "none"}.get(shown, shown)

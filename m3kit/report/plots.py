@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import cycle
-from math import nan
 from pathlib import Path
 from typing import Any
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -28,10 +28,10 @@ STYLE: dict[Any, Any] = {
     **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), COLOURS["soft"]),
     **dict.fromkeys(("xtick.major.size", "ytick.major.size"), 0),
     # The last: a name may hold a dollar sign.
-    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False),
+    **dict.fromkeys(
+        ("axes.spines.left", "axes.spines.top", "axes.spines.right", "legend.frameon", "text.parse_math"), False
+    ),
     **dict.fromkeys(("axes.grid", "axes.axisbelow"), True),
-    "axes.facecolor": "none",
-    "figure.dpi": 72,
     "font.family": "DejaVu Sans",
     "font.size": 11.5,
     "grid.color": COLOURS["grid"],
@@ -40,14 +40,16 @@ STYLE: dict[Any, Any] = {
     "text.color": COLOURS["ink"],
 }
 FILES = ("scores", "tasks", "general", "evaluation", "loss")
-# Of earlier versions of the kit: they would be taken for this report's.
-FORMER = ("general-yours", "loss-parts", "learning-rate", "evaluation-tasks", *(f"scores-{score}" for score in SCORES))
-# Colour and marker of the models in their order, the base first; colour and dashes of curves.
-MODELS = (("base", "o"), ("tuned", "D"), ("third", "s"), ("fourth", "^"), ("fifth", "v"), ("sixth", "P"))
+# Of the base, empty, and of the model that the report is about.
+MARKERS: tuple[dict[str, Any], ...] = (
+    {"marker": "o", "edgecolors": COLOURS["base"], "facecolors": COLOURS["paper"], "zorder": 3},
+    {"marker": "D", "color": COLOURS["tuned"], "zorder": 4},
+)
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), "-", (0, (6, 1.5, 1.5, 1.5)))
 CURVES = tuple(zip(("third", "fourth", "fifth", "ink", "sixth"), DASHES, strict=True))
 # Points of a curve; of more the means are drawn. A name in a plot is cut, tables have it whole.
 MOST_POINTS, LONGEST_NAME = 200, 22
+WIDTH = 390 / 72  # inches: half the page, or a phone
 
 
 @dataclass(frozen=True)
@@ -82,23 +84,19 @@ def draw_plots(record: Record) -> dict[str, Plot]:
 def _before_and_after(
     name: str, title: str, lines: Sequence[Line], models: Sequence[str], bm25: float | None = None
 ) -> Plot | None:
-    """A marker a model, the interval of the last one's change as a bar, and BM25 as a dashed line."""
+    """The base, the last model, the interval of the change as a bar, and BM25 as a dashed line."""
     if not lines:
         return None
-    figure, axes = new_figure(76 + (38 if len(models) < 4 else 46) * len(lines))
-    shift = 0.0 if len(models) < 3 else 0.52 / len(models)
+    figure = Figure(figsize=(WIDTH, (76 + 38 * len(lines)) / 72), layout="constrained")
+    axes = figure.subplots()
     for row, line in enumerate(lines):
-        for place, value in enumerate(line.values):
-            colour, shape = MODELS[place % len(MODELS)]
-            height, ink = row + shift * (place - (len(models) - 1) / 2), COLOURS[colour]
-            if line.change and value is not None and place == len(models) - 1:
-                ends = [value - line.change.change + end for end in line.change.interval]
-                axes.plot(ends, [height] * 2, color=ink, linewidth=1.4, marker="|", markersize=7)
-            # The base's marker is empty. One without a value has no place, and its legend even so.
-            face = COLOURS["paper"] if place == 0 and len(models) > 1 else ink
-            style: dict[str, Any] = {"s": 64, "marker": shape, "edgecolors": ink, "facecolors": face, "linewidths": 1.8}
-            told = cut(models[place], LONGEST_NAME) if row == 0 else None
-            axes.scatter(nan if value is None else value, height, zorder=4 - (place == 0), label=told, **style)
+        if line.change and (value := line.values[-1]) is not None:
+            ends = [value - line.change.change + end for end in line.change.interval]
+            axes.plot(ends, [row] * 2, color=COLOURS["tuned"], linewidth=1.4, marker="|", markersize=7)
+    # A model without a value has no place, and its legend even so.
+    for place, model, marker in ((0, models[0], MARKERS[0]), (-1, models[-1], MARKERS[1]))[-len(lines[0].ends) :]:
+        values = np.array([line.values[place] for line in lines], dtype=float)
+        axes.scatter(values, range(len(lines)), s=64, linewidths=1.8, label=cut(model, LONGEST_NAME), **marker)
     axes.set_yticks(range(len(lines)), [line.metric if name == "tasks" else line.label for line in lines])
     right = axes.secondary_yaxis("right")
     right.set_yticks(range(len(lines)), [line.told for line in lines])
@@ -106,10 +104,8 @@ def _before_and_after(
     if bm25 is not None:
         mark(axes, bm25, f"BM25 {bm25:.3f}", "center")
     axes.margins(x=0.08)
-    axes.set_ylim(len(lines) - 0.45, -0.55)
-    axes.spines["left"].set_visible(False)
+    axes.set(xlabel="" if name == "tasks" else HEADLINE, ylim=(len(lines) - 0.45, -0.55))
     axes.locator_params(axis="x", nbins=6)
-    axes.set_xlabel("" if name == "tasks" else HEADLINE)
     caption = "Further right is better."
     caption += " The thin bar is the 95 % interval of the change." if any(line.change for line in lines) else ""
     caption += " Dashed: BM25, plain keyword search." if bm25 is not None else ""
@@ -121,58 +117,46 @@ def _evaluation(record: Record) -> Plot | None:
     """nDCG@10 of each score; the figures of other tasks where no retrieval was measured."""
     names = dict.fromkeys(name for row in record.evaluations for name in row if name.startswith("eval_"))
     curves = {name: NAMES[score] for score in SCORES if (name := f"eval_{score}_{HEADLINE}") in names}
-    unit = HEADLINE if curves else ""
     tasks = {name: name[5:].replace("_", " ") for name in names if name != "eval_seconds"}
     best = ((record.run and record.run.best) or {}).get("step")
     caption = "On held-out data (a sample where it is large); step 0 is the base."
     caption += f" The model of step {best:.0f} was kept." if best is not None else ""
-    return _curves(("evaluation", "While training", caption), record.evaluations, curves or tasks, unit, best)
+    about, unit = ("evaluation", "While training", caption), HEADLINE if curves else ""
+    return _curves(about, record.evaluations, curves or tasks, unit, best)
 
 
 def _loss(steps: Sequence[Mapping[str, float]]) -> Plot | None:
-    """With its parts; of many steps the means of so many."""
-    size, means = -(-len(steps) // MOST_POINTS) or 1, []
-    for start in range(0, len(steps), size):
-        group = steps[start : start + size]
-        found = {name: [row[name] for row in group if name in row] for name in group[-1] if name.startswith("loss")}
-        means.append({name: sum(values) / len(values) for name, values in found.items()} | {"step": group[-1]["step"]})
-    names = dict.fromkeys(name for row in means for name in row if name.startswith("loss_"))
+    """With its parts."""
+    names = dict.fromkeys(name for row in steps for name in row if name.startswith("loss_"))
     curves = {name: NAMES.get(name[5:], name[5:]) for name in names} | {"loss": "loss"}
-    caption = "What was trained on, and its parts before they are weighted." if names else "What was trained on."
-    caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
-    return _curves(("loss", "Loss", caption), means, curves, "loss")
+    caption = f"What was trained on{', and its parts before they are weighted' if names else ''}."
+    return _curves(("loss", "Loss", caption), steps, curves, "loss")
 
 
 def _curves(
     about: tuple[str, str, str], rows: Sequence[Mapping[str, float]], curves: dict[str, str], unit: str, best=None
 ) -> Plot | None:
-    """A curve a name; ``best``: the step that is marked; ``about``: the plot's name, title and caption."""
+    """A curve a name, of many rows the means; ``best``: the step that is marked; ``about``: name, title, caption."""
     if not rows or not curves:
         return None
-    figure, axes = new_figure(270)
+    (name, title, caption), size = about, -(-len(rows) // MOST_POINTS)
+    caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
+    figure = Figure(figsize=(WIDTH, 270 / 72), layout="constrained")
+    axes = figure.subplots()
     spoken = []
     for (key, label), (colour, dashes) in zip(curves.items(), cycle(CURVES), strict=False):
-        x, y = zip(*((row["step"], row[key]) for row in rows if key in row), strict=True)
+        points = np.array([(row["step"], row[key]) for row in rows if key in row])
+        x, y = np.transpose([points[start : start + size].mean(axis=0) for start in range(0, len(points), size)])
         style: dict[str, Any] = {"color": COLOURS[colour], "linestyle": dashes, "linewidth": 1.6}
         style |= {"color": COLOURS["tuned"], "linestyle": "-", "linewidth": 2.4} if key == "loss" else {}
         axes.plot(x, y, label=label, marker="o" if len(rows) < 20 else None, markersize=4, **style)
         spoken.append(f"{label} from {y[0]:.3f} to {y[-1]:.3f}")
     if best is not None:
         mark(axes, best, f"kept: step {best:.0f}", "right" if best > 0.6 * rows[-1]["step"] else "left")
-    axes.set_xlabel("step")
-    axes.set_ylabel(unit)
+    axes.set(xlabel="step", ylabel=unit)
     axes.locator_params(axis="x", nbins=7, integer=True)
     axes.margins(x=0.02)
-    return finish(figure, *about, f"{about[1]}: {'; '.join(spoken)}.")
-
-
-# ---- from a figure to a file -----------------------------------------------------------------------------------------
-
-
-def new_figure(height: float) -> tuple[Figure, Axes]:
-    """So many points high, and as wide as half the page or a phone."""
-    figure = Figure(figsize=(390 / 72, height / 72), layout="constrained", facecolor=COLOURS["paper"])
-    return figure, figure.subplots()
+    return finish(figure, name, title, caption, f"{title}: {'; '.join(spoken)}.")
 
 
 def mark(axes: Axes, x: float, told: str, side: str) -> None:
@@ -192,21 +176,11 @@ def finish(figure: Figure, name: str, title: str, caption: str, alt: str) -> Plo
     figure.set_layout_engine("none")  # laid out already
     figure.savefig(png, format="png", dpi=216, metadata={"Software": None})
     text = re.sub(r" +$", "", svg.getvalue(), flags=re.MULTILINE).replace("'DejaVu Sans'", "'DejaVu Sans', sans-serif")
-    return Plot(name, title, caption, text.encode(), png.getvalue(), _inline(text, name, alt))
-
-
-def _inline(svg: str, name: str, alt: str) -> str:
-    """With the page's colours and font, and ids of its own."""
-    body = svg[svg.index("<svg") :]
-    size = re.findall(r'viewBox="[^"]*"', body)[0]
-    body = body[body.index(">") + 1 :]
-    # The background is the page's own, and so are the font and the rule for all elements that matplotlib writes.
-    body = re.sub(r'<g id="patch_1">.*?</g>', "", body, count=1, flags=re.DOTALL)
-    body = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", body, count=1, flags=re.DOTALL)
-    body = re.sub(r" font-family: [^;]*;", "", body)
-    body = re.sub(r'\bid="', f'id="{name}-', body)
-    body = body.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
+    # In the page: its colours and font, and ids of its own.
+    size, body = re.findall(r'<svg[^>]*(viewBox="[^"]*")[^>]*>(.*)', text, re.DOTALL)[0]
+    body = re.sub(r' font-family: [^;]*;| transform="rotate\(-0 [^"]*"|(?<=\n) +', "", body)
+    body = re.sub(r'(\bid="|href="#|url\(#)', rf"\1{name}-", body).replace("xlink:href", "href")
     for colour, value in COLOURS.items():
         body = body.replace(value, f"var(--{colour})")
-    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", re.sub(r"\s*\n\s*", "\n", body))
-    return f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'.rstrip()
+    inline = f'<svg {size} role="img" aria-label="{escape(alt)}">{body}'.rstrip()
+    return Plot(name, title, caption, text.encode(), png.getvalue(), inline)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from m3kit import records
@@ -15,10 +13,9 @@ from m3kit.errors import KitError
 from m3kit.records import METRICS, RUN, Metrics, Run
 
 LOG, PREPARED = "train_log.jsonl", "prepared"
-MANIFEST, PROBLEMS = f"{PREPARED}/manifest.json", f"{PREPARED}/problems.jsonl"
+MANIFEST = f"{PREPARED}/manifest.json"
 WITHOUT = "put a good copy of it back, or delete it to have a report without it"
-# Problems of one code that are shown; the others are counted.
-SHOWN_OF_A_CODE = 3
+NOT_EVALUATED = "The model was not evaluated: nobody knows whether it is better than the base."
 
 
 @dataclass(frozen=True)
@@ -48,10 +45,7 @@ class Manifest:
 
 @dataclass
 class Record:
-    """All that the report is made from; what was not there is None or empty.
-
-    ``problems``: how many of each (severity, code); ``first``: the first of each. ``missing``: what, and what it costs.
-    """
+    """All that the report is made from; what was not there is None or empty. ``missing``: what, and what it costs."""
 
     folder: Path
     metrics: Metrics | None
@@ -60,8 +54,6 @@ class Record:
     steps: list[dict[str, float]] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
     log_lines_lost: int = 0
-    problems: Counter[tuple[str, str]] = field(default_factory=Counter)
-    first: dict[tuple[str, str], list[dict]] = field(default_factory=dict)
     missing: list[tuple[str, str]] = field(default_factory=list)
 
     @property
@@ -84,10 +76,8 @@ class Record:
     @property
     def is_toy(self) -> bool:
         """Whether the base is the kit's own starter model."""
-        places = [PurePath(self.base), PurePath(str(self.settings.get("model_name_or_path")))]
-        return any(
-            place.parts[-2:] == ("cache", "starter") or Path(place, "starter.json").is_file() for place in places
-        )
+        places = Path(self.base), Path(str(self.settings.get("model_name_or_path")))
+        return any(path.parts[-2:] == ("cache", "starter") or (path / "starter.json").is_file() for path in places)
 
 
 def read_record(folder: Path) -> Record:
@@ -102,14 +92,12 @@ def read_record(folder: Path) -> Record:
     manifest = records.read(folder / MANIFEST, Manifest, WITHOUT)
     record = Record(folder, metrics, run, manifest)
     _read_log(record)
-    _read_problems(record)
     missing = (
         (not metrics, METRICS, "nobody knows whether training helped; python -m m3kit evaluate writes it"),
         (metrics and metrics.queries and not metrics.general, "general text", "what was forgotten was not measured"),
         (not run, RUN, "with which settings and versions the model was trained is not known"),
         (not record.steps, LOG, "there are no curves of loss and held-out figure, no speeds and no memory to show"),
         (not manifest, MANIFEST, "what the model was trained on, and which rows were set aside, is not known"),
-        (manifest and manifest.problems and not record.first, PROBLEMS, "what the checks found cannot be shown"),
     )
     record.missing = [(what, why) for is_missing, what, why in missing if is_missing]
     if not (metrics or run or manifest or record.steps or record.evaluations):
@@ -120,41 +108,23 @@ def read_record(folder: Path) -> Record:
     return record
 
 
-def _rows(file: Path, *needed: str) -> Iterator[dict[str, Any] | None]:
-    """The rows of JSON lines, one by one; None for a line that is no object with these keys. No file has none."""
-    try:
-        with file.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                try:
-                    row = json.loads(line)
-                    yield row if all(name in row for name in needed) else None
-                except (ValueError, TypeError):
-                    yield None
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
-
-
 def _read_log(record: Record) -> None:
     """A kill may leave half a line: such lines are counted. Of a step that stands twice (a resumed run), the last."""
+    file = record.folder / LOG
+    try:
+        lines = file.read_text("utf-8", errors="replace").splitlines() if file.exists() else []
+    except OSError as error:
+        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
     found: dict[str, dict[float, dict[str, float]]] = {"loss": {}, "eval_seconds": {}, "train_loss": {}}
-    for row in _rows(record.folder / LOG, "step"):
-        figures = {name: x for name, x in (row or {}).items() if type(x) in (int, float) and math.isfinite(x)}
+    for line in lines:
+        try:
+            row = json.loads(line).items()
+        except (ValueError, AttributeError):
+            row = ()
+        figures = {name: value for name, value in row if type(value) in (int, float) and math.isfinite(value)}
         record.log_lines_lost += "step" not in figures
         for kind in found.keys() & figures.keys():
             found[kind][figures.get("step", 0)] = figures
     if record.log_lines_lost and not any(found.values()):
-        raise KitError(f"{record.folder / LOG} is damaged (no line of it can be read); {WITHOUT}")
+        raise KitError(f"{file} is damaged (no line of it can be read); {WITHOUT}")
     record.steps, record.evaluations, _ = ([rows[step] for step in sorted(rows)] for rows in found.values())
-
-
-def _read_problems(record: Record) -> None:
-    """Not all are kept, for a large data set may have a million of them."""
-    for row in _rows(record.folder / PROBLEMS, "severity", "code", "file", "line", "what", "fix"):
-        if row is None:
-            raise KitError(f"{record.folder / PROBLEMS} is damaged (a line holds no problem); {WITHOUT}")
-        key = (str(row["severity"]), str(row["code"]))
-        record.problems[key] += 1
-        if record.problems[key] <= SHOWN_OF_A_CODE:
-            record.first.setdefault(key, []).append(row)

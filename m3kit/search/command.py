@@ -42,16 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--k", type=positive, default=10, help="passages shown of each model (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON object")
     parser.add_argument("--serve", action="store_true", help="serve a page with a search box, to this machine alone")
-    parser.add_argument("--port", type=_port, default=PORT, help="of the page; 0: any free (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=PORT, help="of the page; 0: any free (default: %(default)s)")
     parser.add_argument("--host", default=HOST, help="0.0.0.0: reachable from other machines (default: %(default)s)")
     parser.add_argument("--marks", type=Path, metavar="FOLDER", help=f"of the page (default: RUN/{MARKED})")
     add_encoding_arguments(parser, "(default: as the run was trained)")
-
-
-def _port(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: 0 to 65535")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> None:

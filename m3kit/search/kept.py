@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 import zipfile
@@ -12,8 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import csr_matrix
-from xxhash import xxh3_128_hexdigest
+from scipy.sparse import csr_matrix, load_npz, save_npz
+from xxhash import xxh3_64_hexdigest, xxh3_128_hexdigest
 
 from m3kit.encoding.encode import Encoder
 from m3kit.encoding.models import model_digest
@@ -21,7 +20,7 @@ from m3kit.encoding.scores import Vocabulary
 from m3kit.evaluation.retrieval import CHARACTERS_A_TOKEN, chunks
 from m3kit.progress import bar, say
 
-FOLDER, VECTORS, COLBERT, ABOUT = ".search", "vectors.npz", "colbert.f16", "about.json"
+FOLDER, VECTORS, LEXICAL, COLBERT = ".search", "vectors.npz", "lexical.npz", "colbert.npy"
 # Above this, in bytes, ColBERT vectors are computed anew for the passages that are ranked by them. For bge-m3 it is
 # about 10,000 passages of 100 tokens.
 MOST_COLBERT = 2 * 2**30
@@ -57,73 +56,52 @@ def encode(encoder: Encoder, passages: Sequence[str], colbert: bool, small: bool
 
 
 def kept(encoder: Encoder, passages: Sequence[str], corpus: Path, folder: Path) -> PassageVectors:
-    """Vectors from a folder below this one; where it has none of this model and these passages, they are made."""
-    name = encoder.model.name
-    encoding = {key: value for key, value in asdict(encoder.settings).items() if key not in OF_QUERIES}
+    """Vectors from a folder below this one, one for each model and corpus; made anew where either has changed."""
+    name, settings = encoder.model.name, encoder.settings
+    place = folder / f"{name}-{xxh3_64_hexdigest(bytes(corpus.resolve()))}"
     with bar(None, f"{name}: reading", ""):
-        made_of = {"model": model_digest(encoder.model.folder), "encoding": encoding}
-        content = json.dumps([made_of, list(passages)], sort_keys=True).encode()
-        place = folder / xxh3_128_hexdigest(content)
-        about = {"for": name, "corpus": str(corpus.resolve()), **made_of}
-        _delete_stale(folder, about, place)
-        if found := _load(place):
+        encoding = {key: value for key, value in asdict(settings).items() if key not in OF_QUERIES}
+        content = json.dumps([model_digest(encoder.model.folder), encoding, list(passages)], sort_keys=True)
+        about = xxh3_128_hexdigest(content.encode())
+        if found := _load(place, about):
             return found
-    tokens = sum(min(encoder.settings.passage_max_len, len(text) // CHARACTERS_A_TOKEN + 2) for text in passages)
+    tokens = sum(min(settings.passage_max_len, len(text) // CHARACTERS_A_TOKEN + 2) for text in passages)
     size = encoder.model.colbert_size if encoder.has_heads else None
     vectors = encode(encoder, passages, bool(size and tokens * size * 2 <= MOST_COLBERT), small=True)
     try:
         _save(vectors, about, place)
     except OSError as error:
         say(f"The vectors are not kept in {folder} ({error.strerror}): the next search computes them again.")
-        return vectors
     # ColBERT from the file: memory holds what is looked at.
-    return _load(place) or vectors
+    return _load(place, about) or vectors
 
 
-def _delete_stale(folder: Path, about: dict, place: Path) -> None:
-    """Delete what the same one of the two models left for the same corpus, before either changed."""
-    for file in folder.glob(f"*/{ABOUT}"):
-        try:
-            other = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            other = about
-        if file.parent != place and all(other.get(key) == about[key] for key in ("for", "corpus")):
-            shutil.rmtree(file.parent, ignore_errors=True)
-
-
-def _save(vectors: PassageVectors, about: dict, place: Path) -> None:
+def _save(vectors: PassageVectors, about: str, place: Path) -> None:
+    """In place of older ones, all at once."""
     place.parent.mkdir(exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=place.parent))
-    temporary.chmod(0o755)
-    try:
-        lexical = vectors.lexical
-        arrays = {"data": lexical.data, "indices": lexical.indices, "indptr": lexical.indptr}
+    with tempfile.TemporaryDirectory(prefix=".tmp-", dir=place.parent) as temporary:
+        made = Path(temporary, "made")
+        made.mkdir()
+        sizes = [len(tokens) for tokens in vectors.colbert or ()]
+        tokens = np.array(vectors.tokens, dtype=str)
+        np.savez(made / VECTORS, about=np.array(about), dense=vectors.dense, tokens=tokens, sizes=np.array(sizes, int))
+        save_npz(made / LEXICAL, vectors.lexical, compressed=False)
         if vectors.colbert:
-            arrays["sizes"] = np.array([len(tokens) for tokens in vectors.colbert])
-            with open(temporary / COLBERT, "wb") as file:
-                for tokens in vectors.colbert:
-                    file.write(tokens.tobytes())
-        np.savez(temporary / VECTORS, dense=vectors.dense, tokens=np.array(vectors.tokens, dtype=str), **arrays)
-        (temporary / ABOUT).write_text(json.dumps(about, indent=2), "utf-8")
+            shape = (sum(sizes), vectors.colbert[0].shape[1])
+            np.concatenate(vectors.colbert, out=np.lib.format.open_memmap(made / COLBERT, "w+", np.float16, shape))
         shutil.rmtree(place, ignore_errors=True)
-        os.rename(temporary, place)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        made.rename(place)
 
 
-def _load(place: Path) -> PassageVectors | None:
-    """None where there is nothing, or nothing whole."""
+def _load(place: Path, about: str) -> PassageVectors | None:
+    """None where there is nothing whole, or what was made of something else."""
     try:
         with np.load(place / VECTORS) as file:
-            arrays = dict(file)
-        tokens, colbert = arrays["tokens"].tolist(), None
-        shape = (len(arrays["dense"]), len(tokens))
-        lexical = csr_matrix((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
-        if "sizes" in arrays:
-            count = int(arrays["sizes"].sum())
-            # Copied where it is written to, which is nowhere; PyTorch warns of what may only be read.
-            held = np.memmap(place / COLBERT, np.float16, "c").reshape(count, -1)
-            colbert = np.split(held, np.cumsum(arrays["sizes"])[:-1])
-        return PassageVectors(arrays["dense"], tokens, lexical, colbert)
+            if file["about"] != about:
+                return None
+            dense, tokens, sizes = file["dense"], file["tokens"].tolist(), file["sizes"]
+        # Copied where it is written to, which is nowhere; PyTorch warns of what may only be read.
+        colbert = np.split(np.load(place / COLBERT, mmap_mode="c"), np.cumsum(sizes)[:-1]) if len(sizes) else None
+        return PassageVectors(dense, tokens, load_npz(place / LEXICAL), colbert)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

@@ -7,7 +7,7 @@ import logging
 import shlex
 import socket
 import threading
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urlsplit
@@ -24,6 +24,7 @@ from m3kit.search.marks import SIDES, check_marks, mark, read_marks
 from m3kit.search.subject import AFTER, BEFORE
 from m3kit.search.words import CONTROL, marked, moved, shortened
 
+UNMARKED: dict[str, Any] = {"right": [], "better": None}
 LONGEST = 400  # characters of a query
 LARGEST = 8192  # bytes of a request's body
 IDLE = 60  # seconds that a connection may say nothing
@@ -55,9 +56,7 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
     )
 
     # So that the page comes back at once after a mark.
-    @lru_cache(64)
-    def ask(query: str, score: str) -> dict[str, Any]:
-        return search.ask(query, score, k)
+    ask = lru_cache(64)(partial(search.ask, k=k))
 
     def wanted(values: Any) -> tuple[str, str]:
         """The query and the score that a request names."""
@@ -89,12 +88,9 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
         return response
 
     @app.errorhandler(HTTPException)
-    def refused(error: HTTPException) -> tuple[str, int]:
-        return page(problem=error.description), error.code or 400
-
     @app.errorhandler(KitError)
-    def failed(error: KitError) -> tuple[str, int]:
-        return page(problem=str(error)), 503
+    def refused(error: Exception) -> tuple[str, int]:
+        return page(problem=getattr(error, "description", str(error))), getattr(error, "code", 503)
 
     @app.get("/", provide_automatic_options=False)
     def show() -> str:
@@ -102,7 +98,7 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
         with one_at_a_time:
             marks = read_marks(folder)
             found = ask(query, score) if query else None
-        mine = marks.get(query, {"right": [], "better": None})
+        mine = marks.get(query, UNMARKED)
         shown = {hit["_id"] for hits in found["models"].values() for hit in hits} if found else set()
         unseen = [(keys.index(key), key, subject.passages[key]) for key in mine["right"] if key not in shown]
         return page(query, score, found=found, marks=marks, unseen=unseen, **mine)
@@ -110,24 +106,23 @@ def make_app(search: Search, folder: Path, host: str, k: int, first_score: str) 
     @app.post("/mark", provide_automatic_options=False)
     def take_mark() -> Any:
         query, score = wanted(request.form)
-        given = {name: request.form[name] for name in ("right", "not_right", "better") if name in request.form}
+        given = [name for name in ("right", "not_right", "better") if name in request.form]
         if not query or len(given) != 1:
             abort(400, "A mark names its query, and one passage or one side: mark on the page.")
+        (kind,), side, number = given, request.form.get("better"), request.form.get(given[0], -1, type=int)
+        if kind == "better" and side not in ("", *SIDES):
+            abort(400, f"A side is one of {', '.join(SIDES)}.")
+        if kind != "better" and not 0 <= number < len(keys):
+            abort(400, "There is no such passage: search again.")
         with one_at_a_time:
-            mine = read_marks(folder).get(query, {"right": [], "better": None})
-            right, better = mine["right"], mine["better"]
-            if "better" in given:
-                better = given["better"] or None
-                if better not in (*SIDES, None):
-                    abort(400, f"A side is one of {', '.join(SIDES)}.")
+            mine = read_marks(folder).get(query, UNMARKED)
+            if kind == "better":
+                mine = mine | {"better": side or None}
             else:
-                number = next(iter(given.values()))
-                if not number.isascii() or not number.isdigit() or len(number) > 9 or int(number) >= len(keys):
-                    abort(400, "There is no such passage: search again.")
-                key = keys[int(number)]
-                right = [other for other in right if other != key] + [key] * ("right" in given)
-            mark(folder, subject.passages, query, right, better)
-        place = "verdict" if "better" in given else f"p{given.get('right') or given.get('not_right')}"
+                others = [key for key in mine["right"] if key != keys[number]]
+                mine = mine | {"right": others + [keys[number]] * (kind == "right")}
+            mark(folder, subject.passages, query, **mine)
+        place = "verdict" if kind == "better" else f"p{number}"
         return redirect(f"/?{urlencode({'q': query, 'score': score})}#{place}", 303)
 
     return app
@@ -177,7 +172,7 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
-    except OSError as error:
+    except (OSError, OverflowError) as error:
         raise KitError(
-            f"cannot listen on port {port} of {host} ({error.strerror}); give another --port, or 0 for any that is free"
+            f"cannot listen on port {port} of {host} ({error}); give another --port, or 0 for any that is free"
         ) from error

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from m3kit import records
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.encoding.bm25 import SETTINGS
-from m3kit.encoding.trained_with import trained_encoding
+from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.errors import KitError
 from m3kit.evaluation.beir import passage_text
 from m3kit.evaluation.evaluate import KIT
@@ -23,6 +23,16 @@ from m3kit.records import RUN
 BEFORE, AFTER = "base", "tuned"
 SERVED = "served"
 NAMES = (*PARTS[:3], "hybrid", "bm25", SERVED)
+
+
+@dataclass(frozen=True)
+class Hybrid:
+    """``hybrid.json``, as far as it is searched by."""
+
+    model: str
+    weights: dict[str, float]
+    encoding: Encoding
+    bm25: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -64,12 +74,13 @@ def find_subject(run: Path, base: str | None, corpus: Path | None, encoding: Map
             "file of passages"
         )
     corpus = corpus / "corpus.jsonl" if corpus.is_dir() else corpus
+    hybrid = read_hybrid(run)
     return Subject(
         run,
         {BEFORE: base, AFTER: str(run)},
         corpus,
         read_passages(corpus),
-        read_hybrid(run / HYBRID)["weights"] if (run / HYBRID).is_file() else None,
+        hybrid.weights if hybrid else None,
         asdict(trained_encoding(run, encoding)),
         str(cache_dir) if cache_dir else None,
     )
@@ -95,23 +106,11 @@ def read_passages(file: Path) -> dict[str, str]:
     return dict(found)
 
 
-def read_hybrid(file: Path) -> dict:
-    """What a hybrid.json holds. Raises ``KitError`` where there is none, or none of this version of the kit."""
-    again = "evaluate again with python -m m3kit evaluate"
-    try:
-        settings = json.loads(file.read_bytes())
-        known = set(settings["weights"]) == set(PARTS) and {"model", "encoding"} <= settings.keys()
-        known &= {name: settings["bm25"][name] for name in SETTINGS} == SETTINGS and "language" in settings["bm25"]
-    except FileNotFoundError:
-        raise KitError(
-            f"there is no {file}; python -m m3kit evaluate writes it where there is retrieval data"
-        ) from None
-    except OSError as error:
-        raise KitError(f"{file} cannot be read ({error.strerror}); make it readable") from error
-    except ValueError as error:
-        raise KitError(f"{file} is broken JSON ({error}); {again}") from error
-    except (KeyError, TypeError, AttributeError):
-        known = False
-    if not known:
-        raise KitError(f"{file} is not as this version of the kit writes it; {again}")
-    return settings
+def read_hybrid(folder: Path) -> Hybrid | None:
+    """None where there is none. Raises ``KitError`` for one that another version of the kit wrote."""
+    file, again = folder / HYBRID, "evaluate again: python -m m3kit evaluate"
+    found = records.read(file, Hybrid, again)
+    bm25 = {name: found.bm25.get(name) for name in SETTINGS} if found else SETTINGS
+    if found and (found.weights.keys() != set(PARTS) or bm25 != SETTINGS or "language" not in found.bm25):
+        raise KitError(f"{file} is of another version of the kit; {again}")
+    return found

@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from m3kit.encoding.bm25 import TERM
+
 ROOM = 280  # characters of a passage that are shown
 LEAD = 60  # of them before the first marked word
-# Scripts without spaces between words, and Korean, whose words carry endings: there a character is a word.
-SINGLE = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af"
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # what a terminal might obey
-WORD = re.compile(rf"[{SINGLE}]|[^\W{SINGLE}]+")
 
 
 def terms(text: str) -> list[str]:
     """Its words in lower case, each once, in their order."""
-    return list(dict.fromkeys(word.casefold() for word in WORD.findall(text)))
+    return list(dict.fromkeys(word.casefold() for word in TERM.findall(text)))
 
 
 def marked(text: str, words: Collection[str]) -> list[tuple[str, bool]]:
     """The text in pieces, and which of them are among the words."""
     pieces, end = [], 0
-    for found in WORD.finditer(text):
+    for found in TERM.finditer(text):
         if found[0].casefold() in words:
             pieces += [(text[end : found.start()], False), (found[0], True)]
             end = found.end()
@@ -33,7 +32,7 @@ def shortened(text: str, words: Collection[str], room: int = ROOM) -> str:
     text = " ".join(text.split())
     if len(text) <= room:
         return text
-    places = [(found.start(), found[0].casefold()) for found in WORD.finditer(text) if found[0].casefold() in words]
+    places = [(found.start(), found[0].casefold()) for found in TERM.finditer(text) if found[0].casefold() in words]
     best = max(
         (start for start, _ in places),
         key=lambda start: len({word for place, word in places if start <= place < start + room - LEAD}),
