@@ -57,6 +57,15 @@ def test_the_page_is_small_and_has_its_plots(tmp_path, shape):
     assert "Each point is the mean of 7 logged steps." in page.said
 
 
+def test_of_many_evaluations_each_is_drawn(tmp_path):
+    log = make_log(1300, evaluations=260)
+    page = report(write_run(tmp_path / "run", metrics=SHAPES["two models"], log=log))
+    dense = [row["eval_dense_nDCG@10"] for row in log if "eval_dense_nDCG@10" in row]
+    spoken = [svg["aria-label"] for svg in page.all("svg")]
+    assert any(f"Dense from {dense[0]:.3f} to {dense[-1]:.3f}" in one for one in spoken), spoken
+    assert page.said.count("Each point is the mean") == 1  # of the loss
+
+
 def test_every_number_of_the_verdict_stands_in_the_tables(whole_run, whole_page):
     verdict = json.loads((whole_run / "metrics.json").read_text("utf-8"))["verdict"]
     told = tables(whole_page)

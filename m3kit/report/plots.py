@@ -47,7 +47,7 @@ MARKERS: tuple[dict[str, Any], ...] = (
 )
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (2, 1.2)), "-", (0, (6, 1.5, 1.5, 1.5)))
 CURVES = tuple(zip(("third", "fourth", "fifth", "ink", "sixth"), DASHES, strict=True))
-# Points of a curve; of more the means are drawn. A name in a plot is cut, tables have it whole.
+# Points of the loss; of more the means are drawn. A name in a plot is cut, tables have it whole.
 MOST_POINTS, LONGEST_NAME = 200, 22
 WIDTH = 390 / 72  # inches: half the page, or a phone
 
@@ -136,10 +136,10 @@ def _loss(steps: Sequence[Mapping[str, float]]) -> Plot | None:
 def _curves(
     about: tuple[str, str, str], rows: Sequence[Mapping[str, float]], curves: dict[str, str], unit: str, best=None
 ) -> Plot | None:
-    """A curve a name, of many rows the means; ``best``: the step that is marked; ``about``: name, title, caption."""
+    """A curve a name, of a long loss the means; ``best``: the step that is marked; ``about``: name, title, caption."""
     if not rows or not curves:
         return None
-    (name, title, caption), size = about, -(-len(rows) // MOST_POINTS)
+    (name, title, caption), size = about, -(-len(rows) // MOST_POINTS) if about[0] == "loss" else 1
     caption += f" Each point is the mean of {size} logged steps." if size > 1 else ""
     figure = Figure(figsize=(WIDTH, 270 / 72), layout="constrained")
     axes = figure.subplots()
