@@ -70,7 +70,7 @@ def main() -> None:
 
 def measure(args: argparse.Namespace) -> dict:
     sys.path.insert(0, str(KIT))
-    from m3kit.evaluation.beir import read_eval_data
+    from m3kit.test_data.beir import read_eval_data
 
     data = first_passages(read_eval_data(args.eval_data), args.passages)
     seconds = (encode_once if args.contender == "FlagEmbedding" else evaluate)(args, data)
@@ -108,7 +108,7 @@ def evaluate(args: argparse.Namespace, data) -> float:
     """Everything that the kit's command does with a model once it is loaded, but for the check of general text."""
     from m3kit.encoding.encode import Encoder
     from m3kit.evaluation.comparison import evaluate as whole
-    from m3kit.evaluation.folder import EvalFolder
+    from m3kit.test_data.folder import EvalFolder
 
     loading = []
     load = Encoder.flag_model.func

@@ -12,9 +12,9 @@ from conftest import EXAMPLE_DATA
 
 from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import find_model
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.retrieval import retrieve
 from m3kit.records import SCORES
+from m3kit.test_data.beir import read_eval_data
 
 TREC = {
     "nDCG@10": "ndcg_cut_10",

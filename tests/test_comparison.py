@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from m3kit.__main__ import main
 from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import find_model
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.retrieval import retrieve
+from m3kit.test_data.beir import read_eval_data
 
 pytestmark = pytest.mark.slow
 

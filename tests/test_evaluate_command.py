@@ -18,8 +18,8 @@ from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.errors import KitError
 from m3kit.evaluation.evaluate import parse_models
-from m3kit.evaluation.folder import read_eval_folder
-from m3kit.evaluation.sample import choosing_half
+from m3kit.test_data.folder import read_eval_folder
+from m3kit.test_data.sample import choosing_half
 
 # ---- models, devices, words ----------------------------------------------------------------------------------------
 

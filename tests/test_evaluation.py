@@ -16,14 +16,14 @@ from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import find_model
 from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.metrics import measure
+from m3kit.test_data.beir import read_eval_data
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
 def test_reading_needs_no_torch():
-    code = "import sys, m3kit.evaluation.beir, m3kit.evaluation.evaluate; sys.exit('torch' in sys.modules)"
+    code = "import sys, m3kit.test_data.beir, m3kit.evaluation.evaluate; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

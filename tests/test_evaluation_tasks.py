@@ -20,9 +20,10 @@ from m3kit.__main__ import main
 from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import find_model
 from m3kit.errors import KitError
-from m3kit.evaluation.folder import read_eval_folder
-from m3kit.evaluation.sample import sample
-from m3kit.evaluation.tasks import Clustering
+from m3kit.evaluation.task_metrics import first_figure
+from m3kit.test_data.folder import read_eval_folder
+from m3kit.test_data.sample import sample
+from m3kit.test_data.tasks import Clustering
 
 TEXTS = list(PASSAGES.values())
 PAIRS = [
@@ -216,7 +217,7 @@ def test_the_command_measures_all_four_parts(model_folder, tmp_path, capsys):
     nearest = cdist(texts, dense(model_folder, list(LABELS.values())), "cosine").argmin(axis=1)
     right = accuracy_score(["water", "7"] * 6, [list(LABELS)[number] for number in nearest])
     assert base["tasks"]["classification"]["nearest label"] == right
-    expected = Clustering(TEXTS, list("aabbccaabbcc")).measure(texts)
+    expected = first_figure(Clustering(TEXTS, list("aabbccaabbcc")), texts)
     assert base["tasks"]["clustering"] == pytest.approx(expected)
 
 

@@ -6,8 +6,8 @@ from collections import Counter
 
 from conftest import EXAMPLE_DATA, read_jsonl
 
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.evaluation.evaluate import GENERAL
+from m3kit.test_data.beir import read_eval_data
 
 
 def test_200_queries_over_1000_passages_each_with_one_answer():

@@ -15,7 +15,7 @@ from m3kit.data.near import NEAR, similarity
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
 from m3kit.data.text import same_text
-from m3kit.evaluation.folder import read_eval_folder
+from m3kit.test_data.folder import read_eval_folder
 
 WORDS = "sun moon star comet dome night lens mirror guide tour ticket queue cloud rain eclipse orbit planet".split()
 

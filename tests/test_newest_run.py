@@ -18,7 +18,7 @@ from m3kit.records import Metrics
 @pytest.fixture
 def kit(tmp_path, monkeypatch) -> Path:
     """The kit's folder, which is the current one, with a base model and test data."""
-    monkeypatch.setattr("m3kit.evaluation.evaluate.KIT", tmp_path)
+    monkeypatch.setattr("m3kit.runs.KIT", tmp_path)
     monkeypatch.chdir(tmp_path)
     make_model(tmp_path / "cache" / "starter")
     write_beir(tmp_path / "example data" / "eval")

@@ -111,7 +111,7 @@ def test_smoke_changes_defaults_only():
 
 
 def test_evaluation_data_is_what_evaluate_reads():
-    from m3kit.evaluation import beir, tasks
+    from m3kit.test_data import beir, tasks
 
     assert set(EVAL_FILES) == {beir.FILES[0], *(files[0] for files in tasks.FILES.values())}
 

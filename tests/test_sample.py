@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from conftest import EXAMPLE_DATA
 
-from m3kit.evaluation import sample as sampling
-from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.folder import EvalFolder
-from m3kit.evaluation.sample import choosing_half, sample, told
-from m3kit.evaluation.tasks import Classification, Clustering, Sts
+from m3kit.test_data import sample as sampling
+from m3kit.test_data.beir import EvalData
+from m3kit.test_data.folder import EvalFolder
+from m3kit.test_data.sample import choosing_half, sample, told
+from m3kit.test_data.tasks import Classification, Clustering, Sts
 from m3kit.training.arguments import TrainingArguments
 from m3kit.training.evaluation import HeldOut
 

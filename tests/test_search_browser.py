@@ -12,8 +12,8 @@ from search_helpers import search_of, write_run
 from werkzeug.serving import make_server
 
 from m3kit.__main__ import main
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.search.server import make_app
+from m3kit.test_data.beir import read_eval_data
 
 pytestmark = [
     pytest.mark.slow,

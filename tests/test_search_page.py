@@ -14,9 +14,9 @@ import pytest
 from search_helpers import search_of, write_run
 
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import read_eval_data
 from m3kit.search.marks import check_marks, mark, read_marks
 from m3kit.search.server import LARGEST, LONGEST, listen, make_app, meant_for
+from m3kit.test_data.beir import read_eval_data
 
 TEXTS = {"d1": "one", "d2": "two"}
 

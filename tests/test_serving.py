@@ -13,7 +13,6 @@ from tiny import PASSAGES, WORDS, write_beir
 from m3kit.__main__ import main
 from m3kit.encoding.scores import Candidates, first_places
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.metrics import measure
 from m3kit.evaluation.retrieval import Found
 from m3kit.evaluation.serving import (
@@ -28,6 +27,7 @@ from m3kit.evaluation.serving import (
     serving,
     values_of,
 )
+from m3kit.test_data.beir import EvalData
 
 PASSAGE_COUNT = 30
 

@@ -21,7 +21,7 @@ from transformers import HfArgumentParser
 
 from m3kit import records
 from m3kit.evaluation.comparison import evaluate
-from m3kit.evaluation.folder import read_eval_folder
+from m3kit.test_data.folder import read_eval_folder
 from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.runner import Runner, tell_best
@@ -132,8 +132,8 @@ def test_the_best_checkpoint_is_kept_and_put_in_the_output(words, monkeypatch, c
 
 
 def test_large_test_data_are_sampled_and_that_is_said(tmp_path, monkeypatch):
-    monkeypatch.setattr("m3kit.evaluation.sample.MAX_QUERIES", 5)
-    monkeypatch.setattr("m3kit.evaluation.sample.MAX_PASSAGES", 20)
+    monkeypatch.setattr("m3kit.test_data.sample.MAX_QUERIES", 5)
+    monkeypatch.setattr("m3kit.test_data.sample.MAX_PASSAGES", 20)
     held_out = HeldOut(str(EXAMPLE_DATA / "eval"), SimpleNamespace(), seed=1)
     sample = held_out.data.retrieval
     assert (len(sample.queries), len(sample.passages)) == (5, 20)

@@ -17,16 +17,16 @@ from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.encoding.scores import CANDIDATES, HYBRID_WEIGHTS
 from m3kit.encoding.trained_with import Encoding, trained_encoding
-from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.folder import EvalFolder
 from m3kit.evaluation.metrics import measure
 from m3kit.evaluation.retrieval import TIES, Found, in_order, relevant_passages, retrieve
 from m3kit.evaluation.serving import serving
 from m3kit.evaluation.significance import RESAMPLES, compare_means
-from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes
+from m3kit.evaluation.task_metrics import KMEANS_SEEDS, Outcomes, measure_task
 from m3kit.evaluation.verdict import choose_lead, outcome, verdict
 from m3kit.progress import bar, say
 from m3kit.records import FOUND, HEADLINE, Changes, Example, First, Metrics, ModelFigures, Retrieval
+from m3kit.test_data.beir import EvalData
+from m3kit.test_data.folder import EvalFolder
 
 LIBRARIES = ("FlagEmbedding", "torch", "transformers", "ir-measures", "bm25s", "scipy", "scikit-learn")
 # What is compared; all other figures of a score go the same way.
@@ -123,7 +123,7 @@ def _measure(
             with encoder.progress(len(task.texts), f"texts of {name}") as watch:
                 dense = encoder.dense(task.texts, watch)
             with bar(None, f"{encoder.model.name}: {name}", ""):
-                tasks[name] = task.outcomes(dense)
+                tasks[name] = measure_task(task, dense)
         forgotten = retrieve(encoder, general) if general else None
         seconds = time.monotonic() - start
     settings, of_base = ({name: getattr(one.settings, name) for name in asdict(Encoding())} for one in (encoder, base))

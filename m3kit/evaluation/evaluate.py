@@ -18,25 +18,25 @@ import json
 import os
 import re
 import shlex
+import sys
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import Any
 
 from m3kit import records
 from m3kit.arguments import add_encoding_arguments
-from m3kit.encoding.trained_with import Encoding, training_told
+from m3kit.encoding.trained_with import Encoding, trained_encoding, training_told
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import EvalData, read_eval_data
-from m3kit.evaluation.folder import LAYOUT, EvalFolder, read_eval_folder
-from m3kit.evaluation.newest import with_newest_run
-from m3kit.evaluation.sample import choosing_half
 from m3kit.evaluation.serving import HYBRID, hybrid_settings
 from m3kit.evaluation.table import render_table
+from m3kit.hub import CONFIG
 from m3kit.progress import quiet, say
+from m3kit.records import RUN
+from m3kit.runs import FoundRun, folder_of, known_runs, newest_run, read_run
+from m3kit.test_data.beir import EvalData, read_eval_data
+from m3kit.test_data.folder import LAYOUT, EvalFolder, read_eval_folder
+from m3kit.test_data.sample import choosing_half
 
-KIT = Path(__file__).parents[2]
-if not (KIT / "requirements.txt").is_file():
-    # Installed as a package: runs are in the folder where it is called.
-    KIT = Path()
 GENERAL = Path(__file__).parent / "general"
 NONE = "none"
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     if args.output_dir and not args.models:
         _require_run_folder(args.output_dir)
     if not (args.models and args.eval_data and args.output_dir):
-        args = with_newest_run(args, KIT)
+        args = _with_run(args)
     paths = parse_models(args.models)
     data, judged_on = _judging(read_eval_folder(args.eval_data), Path(list(paths.values())[-1]))
     general = _general(args.general_data, data)
@@ -112,7 +112,7 @@ def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
     Queries by which its checkpoint was chosen would be too kind to it: where half of them chose, the others judge.
     """
     try:
-        run = records.read(model / records.RUN, records.Run, "")
+        run = records.read(model / RUN, records.Run, "")
     except KitError:  # of another tool
         run = None
     if not run or not run.chosen_on or Path(run.settings.get("eval_data") or "").resolve() != data.folder.resolve():
@@ -126,16 +126,56 @@ def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
 
 def _require_run_folder(folder: Path) -> None:
     """Raise ``KitError`` where a folder that should hold a run is not there, which names the runs that are."""
-    if folder.is_dir():
-        return
-    here = Path.cwd()
-    places = {folder.absolute().parent, KIT.absolute() / "outputs"}
-    runs = sorted({file.parent for place in places for file in place.glob("*/run.json")})
-    there = ", ".join(str(run.relative_to(here) if run.is_relative_to(here) else run) for run in runs)
-    raise KitError(
-        f"there is no folder {folder}; the runs that are there: {there or 'none'}. "
-        f"For figures in a new folder, make it first: mkdir -p {shlex.quote(str(folder))}"
-    )
+    if not folder.is_dir():
+        there = ", ".join(map(str, known_runs(folder.absolute().parent)))
+        raise KitError(
+            f"there is no folder {folder}; the runs that are there: {there or 'none'}. "
+            f"For figures in a new folder, make it first: mkdir -p {shlex.quote(str(folder))}"
+        )
+
+
+def _with_run(args: argparse.Namespace) -> argparse.Namespace:
+    """The arguments with those that were not given taken from a run; what is chosen goes to stderr.
+
+    The run is the one in ``output_dir``, else the newest finished one below outputs/. Without ``models`` its model is
+    compared with the one it started from, and both are encoded as it was trained, as after training; the results go
+    into its folder. Raises ``KitError`` where something is not to be found.
+    """
+    if args.models and not args.output_dir:
+        raise KitError("these models may be of several runs; say with --output_dir where metrics.json is to be written")
+    run, told = _run_of(args)
+    chosen: dict[str, Any] = {"output_dir": args.output_dir or run.folder}
+    if not args.models:
+        base = run.base(_by_hand(run.folder))
+        chosen["models"] = [f"base={base}", f"tuned={run.folder}"]
+        encoding = asdict(trained_encoding(run.folder, {}))
+        chosen |= {name: value for name, value in encoding.items() if getattr(args, name) is None}
+        cache = folder_of(run.setting("cache_dir"))
+        chosen["cache_dir"] = args.cache_dir or (str(cache) if cache else None)
+        told += f"; its base: {base}"
+    chosen["eval_data"] = args.eval_data or run.eval_data("give --eval_data a folder")
+    print(f"{told}; test data: {chosen['eval_data']}", file=sys.stderr, flush=True)
+    return argparse.Namespace(**{**vars(args), **chosen})
+
+
+def _run_of(args: argparse.Namespace) -> tuple[FoundRun, str]:
+    """The run, and the words that name it."""
+    folder = args.output_dir
+    if not folder or not (folder / RUN).exists():
+        if folder and (folder / CONFIG).exists() and not args.models:
+            # Figures of another model would be taken for this one's.
+            raise KitError(f"{folder} holds a model but no {RUN} that says what it started from; {_by_hand(folder)}")
+        return newest_run()
+    run = read_run(folder)
+    # Of a run that is not finished the test data can be taken, for example for its checkpoints.
+    if run.lacks and not args.models:
+        what = "train it to its end, or say which models to compare with --models"
+        raise KitError(f"the run in {folder} {run.lacks}; {what}")
+    return run, f"The run: {folder}"
+
+
+def _by_hand(folder: Path) -> str:
+    return f"give --models base=… tuned={folder} --output_dir {folder}"
 
 
 def parse_models(given: list[str]) -> dict[str, str]:

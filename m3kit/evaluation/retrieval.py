@@ -10,9 +10,9 @@ import numpy as np
 from m3kit.encoding.bm25 import Bm25
 from m3kit.encoding.encode import Encoder
 from m3kit.encoding.scores import CANDIDATES, Candidates, Ranker
-from m3kit.evaluation.beir import EvalData
 from m3kit.evaluation.metrics import MEASURES, measure
 from m3kit.records import SCORES
+from m3kit.test_data.beir import EvalData
 
 TIES = "of equal scores the passage whose id sorts last ranks first, as in trec_eval"
 

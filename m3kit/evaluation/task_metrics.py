@@ -15,6 +15,7 @@ import numpy as np
 
 from m3kit.evaluation.significance import compare_means, compare_spearman, compare_v_measure
 from m3kit.records import Change
+from m3kit.test_data.tasks import Classification, Clustering, Sts, Task
 
 # One k-means may end in a poor optimum: the mean over several starts says what the vectors allow.
 KMEANS_SEEDS = (0, 1, 2, 3, 4)
@@ -53,34 +54,48 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float64).tiny)
 
 
-def sts_outcomes(gold: Sequence[float], firsts: np.ndarray, seconds: np.ndarray) -> Outcomes:
+def measure_task(task: Task, dense: np.ndarray) -> Outcomes:
+    """All figures of a task. ``dense``: the vectors of its ``texts``."""
+    if isinstance(task, Sts):
+        return _sts(task, dense)
+    return _clustering(task, dense) if isinstance(task, Clustering) else _classification(task, dense)
+
+
+def first_figure(task: Task, dense: np.ndarray) -> dict[str, float]:
+    """The figure of a task that a checkpoint is chosen by: the first of ``measure_task``."""
+    if isinstance(task, Classification):
+        return {"nearest label": float(_nearest_label(task, dense).mean())}
+    return measure_task(task, dense).metrics
+
+
+def _sts(task: Sts, dense: np.ndarray) -> Outcomes:
     from scipy.stats import spearmanr
 
-    similarities = np.sum(unit(firsts) * unit(seconds), axis=1)
+    firsts, seconds = np.split(unit(dense), 2)
+    similarities = np.sum(firsts * seconds, axis=1)
     # Not defined for a model that gives every pair the same value: such a model ranks nothing.
-    value = float(spearmanr(gold, similarities).statistic) if np.ptp(similarities) > 0 else 0.0
-    return Outcomes({"Spearman": value}, {"Spearman": similarities}, np.array(gold))
+    value = float(spearmanr(task.scores, similarities).statistic) if np.ptp(similarities) > 0 else 0.0
+    return Outcomes({"Spearman": value}, {"Spearman": similarities}, np.array(task.scores))
 
 
 # ---- classification -------------------------------------------------------------------------------------------------
 
 
-def nearest_label(rows: np.ndarray, labels: Sequence[str], names: Sequence[str], texts: np.ndarray) -> np.ndarray:
-    """1 for each row to whose vector the text of its own label is nearest, else 0. ``texts``: vectors of ``names``."""
-    return _right(np.asarray(names)[_nearest(unit(texts), unit(rows))], labels)
+def _classification(task: Classification, dense: np.ndarray) -> Outcomes:
+    """1-NN and the probe learn from the rows that the task has for it; without such, each row from the other rows."""
+    rows, known = dense[: len(task.rows)], dense[len(task.rows) + len(task.label_texts) :]
+    if task.training:
+        learnt, notes = _trained(rows, task.labels, known, task.training[1])
+    else:
+        learnt, notes = _cross_validated(rows, task.labels)
+    right = {"nearest label": _nearest_label(task, dense), **learnt}
+    return Outcomes({metric: float(of.mean()) for metric, of in right.items()}, right, np.array(task.labels), notes)
 
 
-def classification_outcomes(
-    rows: np.ndarray,
-    labels: Sequence[str],
-    names: Sequence[str],
-    texts: np.ndarray,
-    training: tuple[np.ndarray, Sequence[str]] | None,
-) -> Outcomes:
-    """``training``: vectors and labels to learn 1-NN and the probe from; without it, each row from the other rows."""
-    learnt, notes = _cross_validated(rows, labels) if training is None else _trained(rows, labels, *training)
-    right = {"nearest label": nearest_label(rows, labels, names, texts), **learnt}
-    return Outcomes({metric: float(found.mean()) for metric, found in right.items()}, right, np.array(labels), notes)
+def _nearest_label(task: Classification, dense: np.ndarray) -> np.ndarray:
+    """1 for each row to whose vector the text of its own label is nearest, else 0."""
+    rows, texts, _ = np.split(unit(dense), [len(task.rows), len(task.rows) + len(task.label_texts)])
+    return _right(np.asarray(list(task.label_texts))[_nearest(texts, rows)], task.labels)
 
 
 def _cross_validated(vectors: np.ndarray, labels: Sequence[str]) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -145,13 +160,13 @@ def _no_warnings():
         yield
 
 
-def clustering_outcomes(labels: Sequence[str], vectors: np.ndarray) -> Outcomes:
+def _clustering(task: Clustering, dense: np.ndarray) -> Outcomes:
     """k-means for as many clusters as there are labels; the V-measure is the mean over ``KMEANS_SEEDS``."""
     from sklearn.cluster import KMeans
     from sklearn.metrics import v_measure_score
 
-    count = len(set(labels))
+    count = len(set(task.labels))
     with _no_warnings():
-        clusters = np.array([KMeans(count, n_init=1, random_state=s).fit_predict(vectors) for s in KMEANS_SEEDS])
-    value = float(np.mean([v_measure_score(labels, found) for found in clusters]))
-    return Outcomes({"V-measure": value}, {"V-measure": clusters}, np.asarray(labels))
+        clusters = np.array([KMeans(count, n_init=1, random_state=s).fit_predict(dense) for s in KMEANS_SEEDS])
+    value = float(np.mean([v_measure_score(task.labels, found) for found in clusters]))
+    return Outcomes({"V-measure": value}, {"V-measure": clusters}, np.asarray(task.labels))

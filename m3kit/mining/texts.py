@@ -14,9 +14,9 @@ from xxhash import xxh3_64_intdigest, xxh3_128
 
 from m3kit.data.jsonfile import parse_line
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import passage_text
 from m3kit.prepared import read_lines, read_prepared
 from m3kit.progress import bar
+from m3kit.test_data.beir import passage_text
 
 QUERIES, PASSAGES, ROWS = "queries.txt", "passages.txt", "rows.npz"
 

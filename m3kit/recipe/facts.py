@@ -11,14 +11,14 @@ from typing import TypeVar
 
 from m3kit.data.convert import CLASSIFIED
 from m3kit.errors import KitError
-from m3kit.evaluation.folder import read_eval_folder
-from m3kit.evaluation.sample import choosing_half
 from m3kit.hub import CONFIG, find_model_folder, missing_heads
 from m3kit.planning.memory import count_parameters
 from m3kit.prepared import find_prepared, read_prepared
 from m3kit.recipe.calibrate import base_temperature
 from m3kit.recipe.decide import Facts
 from m3kit.settings import BY_NAME
+from m3kit.test_data.folder import read_eval_folder
+from m3kit.test_data.sample import choosing_half
 
 Default = TypeVar("Default")
 

@@ -14,7 +14,7 @@ from typing import Any
 from xxhash import xxh3_64_hexdigest
 
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import FILES, HEADER
+from m3kit.test_data.beir import FILES, HEADER
 
 MARKED, MARKS = "marked", "marks.jsonl"
 SIDES = ("before", "after", "both", "neither")

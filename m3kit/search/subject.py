@@ -12,13 +12,12 @@ from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.encoding.bm25 import SETTINGS
 from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.errors import KitError
-from m3kit.evaluation.beir import passage_text
-from m3kit.evaluation.evaluate import KIT
-from m3kit.evaluation.newest import base_of, eval_data_of, folder_of, read_run
-from m3kit.evaluation.rows import read_objects, string
 from m3kit.evaluation.serving import HYBRID, PARTS
 from m3kit.hub import CONFIG
 from m3kit.records import RUN
+from m3kit.runs import folder_of, known_runs, read_run
+from m3kit.test_data.beir import passage_text
+from m3kit.test_data.rows import read_objects, string
 
 BEFORE, AFTER = "base", "tuned"
 SERVED = "served"
@@ -62,11 +61,11 @@ def find_subject(run: Path, base: str | None, corpus: Path | None, encoding: Map
         record = read_run(run)
         if record.lacks:
             raise KitError(f"the run in {run} {record.lacks}; train it to its end, then search with it")
-        base = base or base_of(record, KIT, "give it with --base")
-        corpus = corpus or eval_data_of(record, KIT, "give --corpus a file of passages")
-        cache_dir = folder_of(record.setting("cache_dir"), KIT)
+        base = base or record.base("give it with --base")
+        corpus = corpus or record.eval_data("give --corpus a file of passages")
+        cache_dir = folder_of(record.setting("cache_dir"))
     elif not (run / CONFIG).is_file():
-        there = ", ".join(str(file.parent) for file in sorted((KIT / "outputs").glob(f"*/{RUN}")))
+        there = ", ".join(map(str, known_runs()))
         raise KitError(f"there is no run in {run} (no {RUN}); give the folder of a finished one: {there or 'none yet'}")
     elif not base or not corpus:
         raise KitError(

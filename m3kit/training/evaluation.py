@@ -16,10 +16,11 @@ from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 from m3kit.encoding.encode import Encoder, EncodeSettings, probed_once
 from m3kit.encoding.models import ModelFolder
 from m3kit.encoding.vectors import Vectors
-from m3kit.evaluation.folder import read_eval_folder
 from m3kit.evaluation.retrieval import retrieve
-from m3kit.evaluation.sample import choosing_half, sample, told
+from m3kit.evaluation.task_metrics import first_figure
 from m3kit.records import HEADLINE
+from m3kit.test_data.folder import read_eval_folder
+from m3kit.test_data.sample import choosing_half, sample, told
 from m3kit.training.model import M3Model
 from m3kit.training.rows import CHARACTERS_PER_TOKEN
 
@@ -91,9 +92,8 @@ class HeldOut:
                     for score, values in found.outcomes([HEADLINE]).items()
                 }
             for name, task in self.data.tasks.items():
-                figures |= {
-                    f"{name}_{metric}": value for metric, value in task.measure(encoder.dense(task.texts)).items()
-                }
+                first = first_figure(task, encoder.dense(task.texts))
+                figures |= {f"{name}_{metric}": value for metric, value in first.items()}
         model.train(was_training)
         return figures
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.data.text import is_blank
 from m3kit.errors import KitError
-from m3kit.evaluation.rows import read_objects, string
+from m3kit.test_data.rows import read_objects, string
 
 HEADER = ["query-id", "corpus-id", "score"]
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")

@@ -1,4 +1,4 @@
-"""The test data beside retrieval: semantic similarity, classification and clustering, each measured by dense vectors.
+"""The test data beside retrieval: semantic similarity, classification and clustering.
 
 Each is a folder in the folder of the test data, and each is optional. Nothing here imports torch.
 """
@@ -9,20 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from m3kit.data.files import read_values
 from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.data.text import is_blank
 from m3kit.errors import KitError
-from m3kit.evaluation.rows import read_rows
-from m3kit.evaluation.task_metrics import (
-    Outcomes,
-    classification_outcomes,
-    clustering_outcomes,
-    nearest_label,
-    sts_outcomes,
-)
+from m3kit.test_data.rows import read_rows
 
 FILES = {
     "sts": ("sts/test.jsonl",),
@@ -46,14 +37,6 @@ class Sts:
     def texts(self) -> list[str]:
         return self.firsts + self.seconds
 
-    def measure(self, dense: np.ndarray) -> dict[str, float]:
-        """The task's first figure. ``dense``: the vectors of ``texts``, here, below and in the two other classes."""
-        return self.outcomes(dense).metrics
-
-    def outcomes(self, dense: np.ndarray) -> Outcomes:
-        """All figures of the task, and what they are made of."""
-        return sts_outcomes(self.scores, *np.split(dense, 2))
-
 
 @dataclass(frozen=True)
 class Classification:
@@ -73,18 +56,6 @@ class Classification:
     def texts(self) -> list[str]:
         return self.rows + list(self.label_texts.values()) + (self.training[0] if self.training else [])
 
-    def measure(self, dense: np.ndarray) -> dict[str, float]:
-        rows, texts, _ = self._parts(dense)
-        return {"nearest label": float(nearest_label(rows, self.labels, list(self.label_texts), texts).mean())}
-
-    def outcomes(self, dense: np.ndarray) -> Outcomes:
-        rows, texts, known = self._parts(dense)
-        training = (known, self.training[1]) if self.training else None
-        return classification_outcomes(rows, self.labels, list(self.label_texts), texts, training)
-
-    def _parts(self, dense: np.ndarray) -> list[np.ndarray]:
-        return np.split(dense, [len(self.rows), len(self.rows) + len(self.label_texts)])
-
 
 @dataclass(frozen=True)
 class Clustering:
@@ -94,12 +65,6 @@ class Clustering:
     @property
     def counts(self) -> dict[str, int]:
         return {"texts": len(self.texts), "labels": len(set(self.labels))}
-
-    def measure(self, dense: np.ndarray) -> dict[str, float]:
-        return self.outcomes(dense).metrics
-
-    def outcomes(self, dense: np.ndarray) -> Outcomes:
-        return clustering_outcomes(self.labels, dense)
 
 
 Task = Sts | Classification | Clustering

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from m3kit.evaluation.beir import EvalData
-from m3kit.evaluation.folder import EvalFolder
-from m3kit.evaluation.tasks import Classification, Clustering, Sts, Task
+from m3kit.test_data.beir import EvalData
+from m3kit.test_data.folder import EvalFolder
+from m3kit.test_data.tasks import Classification, Clustering, Sts, Task
 
 # A minute on a GPU at bge-m3's size, during which the other processes wait.
 MAX_QUERIES, MAX_PASSAGES, MAX_TEXTS = 200, 2000, 2000

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m3kit.errors import KitError
-from m3kit.evaluation import beir, tasks
+from m3kit.test_data import beir, tasks
 
 PARTS = {"retrieval": beir.FILES} | tasks.FILES
 LAYOUT = "one or more of: " + "; ".join(f"{' and '.join(files)} ({part})" for part, files in PARTS.items())
