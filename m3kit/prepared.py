@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from m3kit.data.jsonfile import is_blank_line, parse_line
-from m3kit.data.problems import BadRow, Problem, refuse
-from m3kit.data.sources import EVAL_FOLDER
-from m3kit.data.text import is_blank
 from m3kit.errors import KitError
+from m3kit.reading.jsonfile import is_blank_line, parse_line
+from m3kit.reading.problems import BadRow, Problem, refuse
+from m3kit.reading.sources import EVAL_FOLDER
+from m3kit.reading.text import is_blank
 
 Row = TypeVar("Row")
 

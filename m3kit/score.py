@@ -23,10 +23,10 @@ import numpy as np
 import orjson
 from xxhash import xxh3_128
 
-from m3kit.data.problems import Problem, refuse
 from m3kit.errors import KitError
 from m3kit.prepared import PreparedRow, check_output, find_prepared, read_prepared
 from m3kit.progress import bar
+from m3kit.reading.problems import Problem, refuse
 from m3kit.workspace import alone_with, replace_folder, workspace
 
 if TYPE_CHECKING:

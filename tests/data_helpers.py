@@ -16,8 +16,8 @@ from conftest import KIT, read_jsonl, write_jsonl
 from m3kit.cli import main
 from m3kit.data.prepare import Room, prepare
 from m3kit.data.settings import Settings
-from m3kit.data.sources import Source
 from m3kit.progress import bar
+from m3kit.reading.sources import Source
 
 FOLDERS = {
     "retrieval": "retrieval",

@@ -13,8 +13,8 @@ import pyarrow.parquet
 import pytest
 from hypothesis import strategies as st
 
-from m3kit.data.files import Reading
-from m3kit.data.problems import BadRow
+from m3kit.reading.files import Reading
+from m3kit.reading.problems import BadRow
 
 # What breaks careless readers: quotes, delimiters, every kind of line end, escapes, astral characters, markup.
 NASTY = st.text(st.sampled_from('ab",;\t\n\r\\[]{}:\u2028\u2029\x85\x0b\x1c\ufeff é中😀𝄞')) | st.text()

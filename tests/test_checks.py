@@ -13,8 +13,8 @@ from data_helpers import call, inspect
 from hypothesis import given
 from hypothesis import strategies as st
 
-from m3kit.data.near import NEAR, near_pairs, similarity
-from m3kit.data.text import same_text
+from m3kit.reading.near import NEAR, near_pairs, similarity
+from m3kit.reading.text import same_text
 
 WORDS = "the visitor lost a grey scarf near the north dome and asks where such things are kept until evening".split()
 

@@ -11,8 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from m3kit.data.negatives import walk
-from m3kit.data.text import same_text
 from m3kit.errors import KitError
+from m3kit.reading.text import same_text
 
 # Few letters, so that queries and passages meet again and again.
 SHORT = st.text("abA ", min_size=1, max_size=2).filter(str.strip)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from data_helpers import call
 
-from m3kit.data.sources import find_sources
 from m3kit.errors import KitError
+from m3kit.reading.sources import find_sources
 
 PAIRS = [
     ("Wie groß ist Io?", "Io ist ein Mond"),

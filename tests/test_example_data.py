@@ -9,7 +9,7 @@ from collections import Counter
 from conftest import EXAMPLE_DATA, read_jsonl
 from data_helpers import inspect
 
-from m3kit.data.text import same_text
+from m3kit.reading.text import same_text
 
 RETRIEVAL = EXAMPLE_DATA / "retrieval" / "train.jsonl"
 STS = EXAMPLE_DATA / "sts" / "sts.jsonl"

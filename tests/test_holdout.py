@@ -11,10 +11,10 @@ from conftest import EXAMPLE_DATA, read_jsonl, write_jsonl
 from data_helpers import check_counts
 
 from m3kit.data.holdout import wanted
-from m3kit.data.near import NEAR, similarity
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
-from m3kit.data.text import same_text
+from m3kit.reading.near import NEAR, similarity
+from m3kit.reading.text import same_text
 from m3kit.test_data.folder import read_eval_folder
 
 WORDS = "sun moon star comet dome night lens mirror guide tour ticket queue cloud rain eclipse orbit planet".split()
@@ -170,8 +170,8 @@ def test_pairs_of_one_score_are_not_held_out_for_nothing_could_be_measured(tmp_p
 @pytest.mark.slow
 def test_queries_written_after_a_pattern_are_told_apart(tmp_path, monkeypatch):
     """Most of what they are made of stands in all; with few rows that is known by a lower mark."""
-    monkeypatch.setattr("m3kit.data.near.FREQUENT", 20)
-    monkeypatch.setattr("m3kit.data.near.WORK", 0)
+    monkeypatch.setattr("m3kit.reading.near.FREQUENT", 20)
+    monkeypatch.setattr("m3kit.reading.near.WORK", 0)
     generator = random.Random(6)
     names = [" ".join("".join(generator.choices("abcdefghijklmnopqrstuvwxyz", k=8)) for _ in "ab") for _ in range(600)]
     queries = [f"what is the price of {name} today?" for name in names]

@@ -20,8 +20,8 @@ from malformed_case import Case
 
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
-from m3kit.data.sources import find_files
 from m3kit.errors import KitError
+from m3kit.reading.sources import find_files
 
 PROBLEM = re.compile(r"(?:(labels\.json:))?(\d+) (.*)")
 

@@ -251,6 +251,6 @@ def test_other_files_prepare_to_the_same_rows(tmp_path, name):
 
 def test_data_that_memory_would_not_hold_is_refused_before_it_is_read(tmp_path, monkeypatch):
     rows = write_jsonl(tmp_path / "retrieval" / "train.jsonl", PAIRS)
-    monkeypatch.setattr("m3kit.data.reading.free_on_machine", lambda: rows.stat().st_size)
+    monkeypatch.setattr("m3kit.data.sets.free_on_machine", lambda: rows.stat().st_size)
     with pytest.raises(KitError, match="takes about 0 GiB of memory, and 0 GiB are free; give fewer or smaller files"):
         prepare([rows], tmp_path / "prepared", Settings())

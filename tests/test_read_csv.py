@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reader_helpers import ROWS, fresh, is_utf8, read
 
-from m3kit.data import csvfile
+from m3kit.reading import csvfile
 
 __all__ = ["read"]
 

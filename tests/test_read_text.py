@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reader_helpers import COMPLETE, NASTY, PACK, Read, fresh, jsonl, noise, parquet, read
 
-from m3kit.data.problems import BadRow
+from m3kit.reading.problems import BadRow
 
 __all__ = ["read"]
 
@@ -136,7 +136,7 @@ def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
 def test_pyarrow_is_imported_only_for_what_needs_it(tmp_path):
     (tmp_path / "rows.csv").write_text("query\nq\n")
     code = (
-        "import sys; from pathlib import Path; from m3kit.data.files import Reading;"
+        "import sys; from pathlib import Path; from m3kit.reading.files import Reading;"
         f"print(*Reading(Path({str(tmp_path / 'rows.csv')!r})).records());"
         "sys.exit(any(name in sys.modules for name in ('torch', 'pyarrow', 'pandas', 'openpyxl')))"
     )

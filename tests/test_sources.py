@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from m3kit.data.sources import data_kind, data_stem, find_files, find_sources
 from m3kit.errors import KitError
+from m3kit.reading.sources import data_kind, data_stem, find_files, find_sources
 
 
 def make(folder: Path, *names: str) -> list[Path]:

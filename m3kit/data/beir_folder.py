@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.files import Reading
-from m3kit.data.problems import BadRow
-from m3kit.data.rows import passage
-from m3kit.data.text import is_blank
+from m3kit.reading.files import Reading
+from m3kit.reading.problems import BadRow
+from m3kit.reading.rows import passage
+from m3kit.reading.text import is_blank
 
 
 def beir_records(folder: Path, split: str) -> Iterator[tuple[int, dict[str, Any] | BadRow, bytes]]:

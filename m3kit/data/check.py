@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from m3kit.data.prepare import Room, about, left_out, sentence
-from m3kit.data.problems import ASIDE, ERROR, NOTE, WARNING
 from m3kit.data.settings import add_reading_arguments, settings_of
-from m3kit.data.sources import find_sources
 from m3kit.progress import bar
+from m3kit.reading.problems import ASIDE, ERROR, NOTE, WARNING
+from m3kit.reading.sources import find_sources
 
 _TOLD = {ERROR: "errors", ASIDE: "bad rows that would be set aside", WARNING: "warnings", NOTE: "notes"}
 

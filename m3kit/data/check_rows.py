@@ -6,12 +6,12 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
-from m3kit.data.near import NEAR, near_pairs, similarity
-from m3kit.data.problems import ASIDE, ERROR, NOTE, WARNING, Problem
-from m3kit.data.rows import Row
 from m3kit.data.rowset import RowSet
 from m3kit.data.settings import Settings
-from m3kit.data.text import damage, same_text, shown
+from m3kit.reading.near import NEAR, near_pairs, similarity
+from m3kit.reading.problems import ASIDE, ERROR, NOTE, WARNING, Problem
+from m3kit.reading.rows import Row
+from m3kit.reading.text import damage, same_text, shown
 
 # STS pairs of the same text that are said to mean less than this are contradictory.
 SAME_TEXT_SCORE = 0.8

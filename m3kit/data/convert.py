@@ -14,11 +14,11 @@ from statistics import median
 from typing import Any
 
 from m3kit.data.negatives import walk
-from m3kit.data.problems import BadRow
-from m3kit.data.rows import MERGED, Row
 from m3kit.data.rowset import RowSet
 from m3kit.data.settings import Settings
-from m3kit.data.text import key_of, shown
+from m3kit.reading.problems import BadRow
+from m3kit.reading.rows import MERGED, Row
+from m3kit.reading.text import key_of, shown
 
 # The type of STS rows with a score. FlagEmbedding has no such type.
 GRADED = "graded_sts"

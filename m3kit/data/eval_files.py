@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.rows import Row
 from m3kit.data.rowset import RowSet
-from m3kit.data.text import key_of
+from m3kit.reading.rows import Row
+from m3kit.reading.text import key_of
 
 
 def write_eval(sets: list[RowSet], folder: Path) -> dict[str, int]:

@@ -6,11 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from m3kit.data.near import near_pairs
 from m3kit.data.negatives import mix
-from m3kit.data.rows import HELD_OUT, Row
 from m3kit.data.rowset import RowSet
-from m3kit.data.text import same_text
+from m3kit.reading.near import near_pairs
+from m3kit.reading.rows import HELD_OUT, Row
+from m3kit.reading.text import same_text
 
 # Of all queries at most, and at least where there are ten times as many.
 MOST, LEAST = 500, 50

@@ -8,11 +8,11 @@ from pathlib import Path
 import orjson
 
 from m3kit.data.check_rows import COMPARED
-from m3kit.data.near import near_pairs
-from m3kit.data.problems import NOTE, WARNING, Problem
-from m3kit.data.rows import Row
 from m3kit.data.rowset import RowSet
-from m3kit.data.text import same_text
+from m3kit.reading.near import near_pairs
+from m3kit.reading.problems import NOTE, WARNING, Problem
+from m3kit.reading.rows import Row
+from m3kit.reading.text import same_text
 
 # Which fields of which files are queries. A file that is broken is told by `evaluate`.
 QUERIES = {

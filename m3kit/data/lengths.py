@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from m3kit.data.problems import NOTE, Problem
 from m3kit.data.rowset import RowSet
 from m3kit.data.settings import Settings
 from m3kit.errors import KitError
+from m3kit.reading.problems import NOTE, Problem
 
 # Texts that are tokenized; where more could be too long, an even share of them.
 MEASURED = 5_000

@@ -19,14 +19,14 @@ from m3kit.data.eval_files import write_eval
 from m3kit.data.holdout import LEAST, hold_out
 from m3kit.data.leaks import find_leaks
 from m3kit.data.lengths import too_long
-from m3kit.data.problems import ASIDE, ERROR, NOTE, BadRow, Findings
-from m3kit.data.reading import raw_rows, read_sets, rejected_line
-from m3kit.data.rows import HELD_OUT, MERGED
 from m3kit.data.rowset import RowSet
+from m3kit.data.sets import raw_rows, read_sets, rejected_line
 from m3kit.data.settings import Settings, add_reading_arguments, settings_of
-from m3kit.data.sources import EVAL_FOLDER, SPLITS, Source, data_stem, find_sources
 from m3kit.errors import KitError
 from m3kit.progress import Bar, bar
+from m3kit.reading.problems import ASIDE, ERROR, NOTE, BadRow, Findings
+from m3kit.reading.rows import HELD_OUT, MERGED
+from m3kit.reading.sources import EVAL_FOLDER, SPLITS, Source, data_stem, find_sources
 from m3kit.workspace import alone_with, replace_folder, workspace
 
 MANIFEST, REJECTED, PROBLEMS = "manifest.json", "rejected.jsonl", "problems.jsonl"

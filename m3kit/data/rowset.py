@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from m3kit.data.files import read_values
-from m3kit.data.problems import ERROR, BadRow, Problem
-from m3kit.data.rows import HELD_OUT, MERGED, Row
-from m3kit.data.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG
-from m3kit.data.text import is_blank, shown
+from m3kit.reading.files import read_values
+from m3kit.reading.problems import ERROR, BadRow, Problem
+from m3kit.reading.rows import HELD_OUT, MERGED, Row
+from m3kit.reading.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG
+from m3kit.reading.text import is_blank, shown
 
 # What prepare writes beside the folders of prepared rows.
 RESERVED = (EVAL_FOLDER, "manifest.json", "problems.jsonl", "rejected.jsonl")

@@ -7,8 +7,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from m3kit.arguments import add_settings, positive
-from m3kit.data.layouts import FIELDS
 from m3kit.errors import KitError
+from m3kit.reading.layouts import FIELDS
 from m3kit.settings import BY_NAME
 
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
-from m3kit.data.near import NEAR, similarity
-from m3kit.data.text import same_text
 from m3kit.encoding.bm25 import split
 from m3kit.mining.texts import Texts
+from m3kit.reading.near import NEAR, similarity
+from m3kit.reading.text import same_text
 
 KNOWN = "a positive of the same query in any row"
 QUERY = "the query itself"

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from m3kit.data.jsonfile import parse_line
 from m3kit.errors import KitError
 from m3kit.prepared import read_lines, read_prepared
 from m3kit.progress import bar
+from m3kit.reading.jsonfile import parse_line
 from m3kit.test_data.beir import passage_text
 
 QUERIES, PASSAGES, ROWS = "queries.txt", "passages.txt", "rows.npz"
@@ -38,7 +38,7 @@ class TextFile(Sequence[str]):
 
 class _Writer:
     """Writes texts to a file. Equal ones get one number, from 0 in the order in which they first came; they are told by
-    a 64-bit key, as in ``m3kit.data.text.keys_of``."""
+    a 64-bit key, as in ``m3kit.reading.text.keys_of``."""
 
     def __init__(self, path: Path):
         self._file, self.keys, self._sizes = path.open("wb"), array("Q"), array("i")

@@ -6,9 +6,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3kit.data.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG, find_files, find_sources
 from m3kit.errors import KitError
 from m3kit.planning.request import STARTER, Request, WrongInput
+from m3kit.reading.sources import EVAL_FOLDER, LABELLED_TASKS, NO_IN_BATCH_NEG, find_files, find_sources
 
 # One of these makes a folder one of evaluation data.
 EVAL_FILES = ("corpus.jsonl", "sts/test.jsonl", "classification/test.jsonl", "clustering/test.jsonl")

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from m3kit import records
-from m3kit.data.problems import BadRow, Problem, refuse
 from m3kit.encoding.bm25 import SETTINGS
 from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.errors import KitError
 from m3kit.evaluation.serving import HYBRID, PARTS
 from m3kit.hub import CONFIG
+from m3kit.reading.problems import BadRow, Problem, refuse
 from m3kit.records import RUN
 from m3kit.runs import folder_of, known_runs, read_run
 from m3kit.test_data.beir import passage_text

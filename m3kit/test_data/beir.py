@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from m3kit.data.problems import BadRow, Problem, refuse
-from m3kit.data.text import is_blank
 from m3kit.errors import KitError
+from m3kit.reading.problems import BadRow, Problem, refuse
+from m3kit.reading.text import is_blank
 from m3kit.test_data.rows import read_objects, string
 
 HEADER = ["query-id", "corpus-id", "score"]

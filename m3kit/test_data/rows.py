@@ -6,10 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from m3kit.data.files import Reading
-from m3kit.data.layouts import recognise
-from m3kit.data.problems import BadRow, Problem
-from m3kit.data.rows import Row, parse
+from m3kit.reading.files import Reading
+from m3kit.reading.layouts import recognise
+from m3kit.reading.problems import BadRow, Problem
+from m3kit.reading.rows import Row, parse
 
 Found = TypeVar("Found")
 

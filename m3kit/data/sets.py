@@ -15,16 +15,16 @@ import orjson
 
 from m3kit.data.beir_folder import beir_passages, beir_records
 from m3kit.data.check_rows import row_problems
-from m3kit.data.files import Reading, Record
-from m3kit.data.layouts import Layout, recognise
-from m3kit.data.problems import ASIDE, ERROR, WARNING, BadRow, Findings, Problem
-from m3kit.data.rows import Row, parse
 from m3kit.data.rowset import RowSet, tell_task
 from m3kit.data.settings import Settings
-from m3kit.data.sources import Source
-from m3kit.data.text import key_of
 from m3kit.errors import KitError
 from m3kit.progress import Bar
+from m3kit.reading.files import Reading, Record
+from m3kit.reading.layouts import Layout, recognise
+from m3kit.reading.problems import ASIDE, ERROR, WARNING, BadRow, Findings, Problem
+from m3kit.reading.rows import Row, parse
+from m3kit.reading.sources import Source
+from m3kit.reading.text import key_of
 
 # Memory for a byte of a file of rows (4.3 were measured); packed ones hold about so many times as much.
 MEMORY, PACKED = 5, 3

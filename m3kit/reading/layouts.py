@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.problems import ERROR, BadRow, Problem
-from m3kit.data.sources import data_kind
-from m3kit.data.text import SHOWN, shown
+from m3kit.reading.problems import ERROR, BadRow, Problem
+from m3kit.reading.sources import data_kind
+from m3kit.reading.text import SHOWN, shown
 
 # The fields of each kind, in the order in which the kinds are tried where the columns have other names.
 COLUMNS = {

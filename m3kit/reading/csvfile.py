@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from m3kit.data.jsonfile import undecoded
-from m3kit.data.layouts import is_header
-from m3kit.data.problems import BadRow
-from m3kit.data.text import shown
+from m3kit.reading.jsonfile import undecoded
+from m3kit.reading.layouts import is_header
+from m3kit.reading.problems import BadRow
+from m3kit.reading.text import shown
 
 CELL_LIMIT = 1 << 26  # characters; more is a forgotten quote
 CLOSE_QUOTES = 'close every quote, write a quote within a cell as "", and quote a cell with line ends'

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from m3kit.data.layouts import COLUMNS, NATIVE_EXTRA, NLI, Layout
-from m3kit.data.problems import BadRow
-from m3kit.data.text import is_blank, shown
+from m3kit.reading.layouts import COLUMNS, NATIVE_EXTRA, NLI, Layout
+from m3kit.reading.problems import BadRow
+from m3kit.reading.text import is_blank, shown
 
 # What becomes of a row: used where it is empty, one of these, or the reason why it is set aside.
 MERGED, HELD_OUT = "merged", "held out for evaluation"

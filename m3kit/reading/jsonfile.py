@@ -9,9 +9,9 @@ from typing import Any
 
 import orjson
 
-from m3kit.data.documents import rows_of_document
-from m3kit.data.problems import BadRow
-from m3kit.data.text import shown
+from m3kit.reading.documents import rows_of_document
+from m3kit.reading.problems import BadRow
+from m3kit.reading.text import shown
 
 BOM = b"\xef\xbb\xbf"
 ONE_A_LINE = "write one JSON object a line"

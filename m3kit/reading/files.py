@@ -17,10 +17,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from m3kit.data.csvfile import csv_rows, table_rows
-from m3kit.data.jsonfile import BOM, is_blank_line, json_values, parse_line
-from m3kit.data.problems import BadRow
-from m3kit.data.sources import data_kind, how_to_convert
+from m3kit.reading.csvfile import csv_rows, table_rows
+from m3kit.reading.jsonfile import BOM, is_blank_line, json_values, parse_line
+from m3kit.reading.problems import BadRow
+from m3kit.reading.sources import data_kind, how_to_convert
 
 BLOCK = 1 << 16
 BATCH = 256  # rows of Parquet and Arrow
