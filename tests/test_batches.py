@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 from training_helpers import KIT, PLAIN, batches, dataset, groups, native
 
-from m3kit.training import batches as batches_module
-from m3kit.training.batches import EpochSampler, generator
-from m3kit.training.layout import Candidate, lay_out
+from m3kit.batches import order as order_module
+from m3kit.batches.layout import Candidate, lay_out
+from m3kit.batches.order import EpochSampler, generator
 
 FEW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EPOCHS = 3
@@ -91,7 +91,7 @@ def runs(draw, rows=ROWS):
 def check_run(run, epochs=EPOCHS) -> None:
     rows, batch_size, processes, block = run
     with tempfile.TemporaryDirectory() as scratch, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(batches_module, "BLOCK", block)
+        patch.setattr(order_module, "BLOCK", block)
         shares = made(rows, Path(scratch), processes, batch_size=batch_size)
         size = shares[0].sets[0].global_size
         assert len(shares[0]) == len(rows) // size

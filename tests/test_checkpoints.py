@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from xxhash import xxh3_64_hexdigest
 
-from m3kit.training import checkpoints
-from m3kit.training.checkpoints import flaw, newest_intact, publish, rotate
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.checkpoints import flaw, newest_intact, publish, rotate
 
 # Damage
 

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import save_file
 
 from m3kit.errors import KitError
-from m3kit.training import checkpoints
-from m3kit.training.checkpoints import SCRATCH, flaw, full_disk_explained, newest_intact, publish, put_in_place, seal
-from m3kit.training.run_record import RunRecord, read_record
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.checkpoints import SCRATCH, flaw, full_disk_explained, newest_intact, publish, put_in_place, seal
+from m3kit.run_folder.run_record import RunRecord, read_record
 
 MORE = 3_500_000
 TENSOR = torch.zeros(1_000_000)

@@ -8,9 +8,9 @@ from conftest import EXAMPLE_DATA
 from runs import arguments, train, weights, write_rows
 
 from m3kit.errors import KitError
+from m3kit.run_folder.run_record import read_record
 from m3kit.training.arguments import TrainingArguments
 from m3kit.training.merging import best_share
-from m3kit.training.run_record import read_record
 
 
 def test_the_best_share_and_of_equals_most_of_the_base():

@@ -11,8 +11,8 @@ import time
 import pytest
 
 from m3kit.errors import KitError
-from m3kit.training import run_record
-from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
+from m3kit.run_folder import run_record
+from m3kit.run_folder.run_record import RunRecord, claim_output_dir, read_record
 
 SETTINGS = {"learning_rate": 1e-05, "bf16": False}
 DATA = [{"path": "/data/retrieval/train.jsonl", "rows": 3, "digest": "aa"}]

@@ -10,10 +10,10 @@ import pytest
 from conftest import write_jsonl
 from training_helpers import KIT, PLAIN, batches, dataset, groups, native
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.data.prepare import prepare
 from m3kit.data.settings import Settings
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments
 
 # D1: a query without a prompt becomes "None" + query
 

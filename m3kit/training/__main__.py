@@ -16,10 +16,11 @@ import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.run_folder.stopping import Stopped
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
-from m3kit.training.stopping import Stopped
 
 # They print every setting there is, which run.json holds, and the model's configuration, which lies beside the model.
 # A data set is named when it is described, a checkpoint when it is there.

@@ -13,22 +13,23 @@ from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from transformers import AutoTokenizer
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.collator import Collator
+from m3kit.batches.dataset import SameDatasetTrainDataset
 from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
 from m3kit.hub import find_model_folder, missing_heads
 from m3kit.progress import cpu_seconds
-from m3kit.training import checkpoints
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.collator import Collator
-from m3kit.training.dataset import SameDatasetTrainDataset
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.run_record import RunRecord, claim_output_dir
+from m3kit.run_folder.stopping import Stopped, StopRequest
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.device import is_out_of_memory, set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
 from m3kit.training.merging import Mixture, best_share
 from m3kit.training.model import MODEL_SETTINGS, M3Model
-from m3kit.training.run_record import RunRecord, claim_output_dir
-from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)

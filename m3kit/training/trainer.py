@@ -18,15 +18,15 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from m3kit.training import checkpoints
-from m3kit.training.batches import EpochSampler
+from m3kit.batches.order import EpochSampler
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.saving import write_model_extras
+from m3kit.run_folder.stopping import StopRequest, ignore_signals
+from m3kit.run_folder.train_log import Meter, TrainLog
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import fit
 from m3kit.training.guards import Guard, tell_empty
 from m3kit.training.lora import load_adapters, save_adapters
-from m3kit.training.saving import write_model_extras
-from m3kit.training.stopping import StopRequest, ignore_signals
-from m3kit.training.train_log import Meter, TrainLog
 
 # Steps that teach nothing are told after so many, and once more at the end.
 FIRST_STEPS = 100

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import datasets
 from xxhash import xxh3_64_intdigest
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.data.convert import GRADED
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments
 
 PREPARE = "train on what `python -m m3kit prepare` writes"
 NEEDED, SCORES, FURTHER = ("query", "pos", "neg", "prompt"), ("pos_scores", "neg_scores"), ("type", "train_group_size")

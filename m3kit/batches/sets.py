@@ -8,11 +8,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePath
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.order import RowSet
+from m3kit.batches.rows import File, load_file
 from m3kit.data.convert import CLASSIFIED, GRADED
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments
-from m3kit.training.batches import RowSet
-from m3kit.training.rows import File, load_file
 
 # With fewer labels a group holds most of them.
 MANY_LABELS = 16

@@ -23,7 +23,7 @@ import torch
 from m3kit import records
 from m3kit.errors import KitError
 from m3kit.records import RUN, Run
-from m3kit.training.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
+from m3kit.run_folder.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
 
 logger = logging.getLogger(__name__)
 

@@ -11,12 +11,12 @@ import numpy as np
 from torch.utils.data import Dataset, get_worker_info
 from xxhash import xxh3_64
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.layout import Drawn
+from m3kit.batches.order import ORDER, SHUFFLING, RowSet, generator, share_out
+from m3kit.batches.rows import SCORES, as_encoded
+from m3kit.batches.sets import load_sets
 from m3kit.data.convert import GRADED
-from m3kit.training.arguments import DataArguments
-from m3kit.training.batches import ORDER, SHUFFLING, RowSet, generator, share_out
-from m3kit.training.layout import Drawn
-from m3kit.training.rows import SCORES, as_encoded
-from m3kit.training.sets import load_sets
 
 # What the first process says is enough.
 QUIET = logging.getLogger(f"{__name__}.quiet")

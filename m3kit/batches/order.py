@@ -8,8 +8,8 @@ from heapq import nlargest
 
 import numpy as np
 
-from m3kit.training.layout import Candidate, Drawn, lay_out
-from m3kit.training.rows import Row
+from m3kit.batches.layout import Candidate, Drawn, lay_out
+from m3kit.batches.rows import Row
 
 # Batches that are laid out together: enough that there is another for a row whose texts clash, and no more than take a
 # second or two where most rows do.
