@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 FLASH, OWN, PLAIN = "flash_attention_2", "sdpa", "eager"
-KERNELS = ("auto", FLASH, OWN, PLAIN)
 # From here on (Ampere) a GPU has matrix units for bfloat16, and flash-attn has kernels for it. Older ones emulate it.
 CAPABILITY = (8, 0)
 
@@ -95,8 +94,6 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
 
     Raises ``KitError`` for one that is not to be had here.
     """
-    if wanted not in KERNELS:
-        raise KitError(f"attn_implementation is {', '.join(KERNELS[:-1])} or {KERNELS[-1]}, not {wanted!r}")
     unknown = f"{type(encoder).__name__} has no way to use it"
     missing = {
         FLASH: _missing_for_flash(device, precision) or ("" if encoder._supports_flash_attn else unknown),
@@ -109,16 +106,9 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
         raise KitError(f"attn_implementation {kernel} is not to be had: {missing[kernel]}; give {others}")
     encoder.set_attn_implementation(kernel)
     without_cudnn_attention()
-    # Code that comes with a model may keep to a kernel of its own; transformers leaves it with a warning.
-    kept = encoder.config._attn_implementation
-    if kept != kernel:
-        if wanted != "auto":
-            raise KitError(
-                f"attn_implementation {kernel} is not to be had: the model's code keeps to {kept}; give auto"
-            )
-        return f"Attention: {kept}, to which the model's code keeps"
-    hindered = wanted == "auto" and missing[FLASH]
-    return f"Attention: {kernel}" + (f"; not {FLASH}, for {hindered}" if hindered else "")
+    # Code that comes with a model may keep to a kernel of its own: transformers leaves it, with a warning.
+    told = f"Attention: {encoder.config._attn_implementation}"
+    return told + (f"; not {FLASH}, for {missing[FLASH]}" if wanted == "auto" and missing[FLASH] else "")
 
 
 def _missing_for_flash(device: str, precision: str) -> str:
