@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from transformers import AutoTokenizer
+from transformers.trainer import TRAINER_STATE_NAME
 
 from m3kit.batches.arguments import DataArguments
 from m3kit.batches.collator import Collator
@@ -53,9 +54,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         self.stop.install()
         self.output_dir = Path(training_args.output_dir)
         self.is_first = training_args.process_index == 0
-        self._resumes = (
-            self.is_first and claim_output_dir(self.output_dir, training_args.overwrite_output_dir) == "resume"
-        )
+        if self.is_first:
+            claim_output_dir(self.output_dir, training_args.overwrite_output_dir)
         super().__init__(model_args, data_args, training_args)
 
     def load_tokenizer_and_model(self):
@@ -202,26 +202,27 @@ class Runner(EncoderOnlyEmbedderM3Runner):
 
     def _open_record(self) -> tuple[RunRecord, str | None]:
         """The run's record, and the checkpoint to go on from. Raises ``KitError`` when it may not go on."""
-        settings, world_size = self._settings, self.training_args.world_size
-        data = self.train_dataset.describe()
+        args, log, data = self.training_args, self.trainer.train_log, self.train_dataset.describe()
         for entry in data:
             logger.info("Data set: %s", ", ".join(f"{name} {value}" for name, value in entry.items()))
-        checkpoint, passed_over = checkpoints.newest_intact(self.output_dir) if self._resumes else (None, [])
-        for sentence in passed_over:
-            self.trainer.train_log.say(f"warning: {sentence}")
-        if not self._resumes or not (checkpoint or passed_over):
-            # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
-            self.trainer.train_log.begin(0)
-            return RunRecord(self.output_dir, settings, data, world_size), None
+        checkpoint, passed_over = checkpoints.newest_intact(self.output_dir)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        record = RunRecord(self.output_dir, settings, data, world_size, step)
+        for sentence in passed_over:
+            log.say(f"warning: {sentence}")
+        # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
+        goes_on = bool(checkpoint or passed_over)
+        record = RunRecord(self.output_dir, self._settings, data, args.world_size, step if goes_on else None)
         for change in record.changed:
-            self.trainer.train_log.say(f"other than before: {change}")
-        self.trainer.train_log.say(f"Going on from step {step}.")
-        self.trainer.train_log.begin(step)
+            log.say(f"other than before: {change}")
+        if goes_on:
+            log.say(f"Going on from step {step}.")
+        log.begin(step)
+        if not checkpoint:
+            return record, None
         # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
-        checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
-        return record, str(checkpoint) if checkpoint else None
+        best = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["best_global_step"]
+        checkpoints.rotate(self.output_dir, args.save_total_limit, {best} - {None})
+        return record, str(checkpoint)
 
     def _finish(self, record: RunRecord) -> None:
         """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""
@@ -284,13 +285,6 @@ def tell_best(figure: str, before: float, after: float, step: int, state) -> str
     if after > before:
         return told + f"and {before:.3f} before training."
     return told + f"WORSE than the {before:.3f} before training. Keep the base model; README says what to try."
-
-
-def _best_step(checkpoint: Path | None) -> set[int]:
-    if not checkpoint:
-        return set()
-    best = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["best_global_step"]
-    return {best} - {None}
 
 
 def _tell_heads(folder: str) -> None:
