@@ -18,7 +18,8 @@ from training_helpers import KIT, PLAIN, batches, dataset, groups, native
 
 from m3kit.batches import order as order_module
 from m3kit.batches.layout import Candidate, lay_out
-from m3kit.batches.order import EpochSampler, generator
+from m3kit.batches.loader import EpochSampler
+from m3kit.batches.order import generator
 
 FEW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 EPOCHS = 3

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
@@ -22,23 +22,6 @@ ORDER, PERMUTATION, DRAWING, SHUFFLING = range(4)
 
 def generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
-
-
-class EpochSampler:
-    """A batch sampler for torch's DataLoader: the numbers of an epoch's items, one by one."""
-
-    def __init__(self, batches: int) -> None:
-        self.batches, self.epoch = batches, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * self.batches
-        return ([number] for number in range(first, first + self.batches))
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import is_flash_attn_2_available
 
+from m3kit.device import too_few_devices, without_cudnn_attention
 from m3kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -26,18 +27,6 @@ def device_to_train_on(use_cpu: bool) -> str:
     if device == "cuda" and (told := too_few_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))):
         raise KitError(told)
     return device
-
-
-def too_few_devices(processes: int) -> str:
-    """What is wrong where each process cannot have a CUDA device of its own; otherwise empty."""
-    count = torch.cuda.device_count()
-    if processes <= count:
-        return ""
-    cure = f"give --num_gpus {count}" if count > 1 else "use ./run_flagembedding_training_single_gpu.sh"
-    return (
-        f"asked for {processes} processes, and CUDA shows {count} device{'s' * (count != 1)} "
-        f"(of several MIG instances it shows a process one only); {cure}"
-    )
 
 
 def settle_precision(asked: str | None, fp16: bool, bf16: bool, device: str) -> tuple[str, str]:
@@ -120,21 +109,3 @@ def _missing_for_flash(device: str, precision: str) -> str:
     if capability < CAPABILITY:
         return f"it needs a GPU newer than {name}"
     return "" if is_flash_attn_2_available() else "the package flash-attn is not installed"
-
-
-def without_cudnn_attention() -> None:
-    """Leave PyTorch's own attention its flash and its memory-efficient kernels, in training and in evaluation.
-
-    cuDNN's plans its work anew for every shape, which takes longer than the work; here nearly every batch has another.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may help; libraries under PyTorch say so in words of their own."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if not isinstance(error, RuntimeError):
-        return False
-    lacking = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
-    return lacking or "STATUS_ALLOC_FAILED" in str(error)

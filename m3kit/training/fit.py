@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from m3kit.device import is_out_of_memory
 from m3kit.errors import KitError
-from m3kit.training.device import is_out_of_memory
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384

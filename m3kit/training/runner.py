@@ -17,19 +17,21 @@ from transformers.trainer import TRAINER_STATE_NAME
 from m3kit.batches.arguments import DataArguments
 from m3kit.batches.collator import Collator
 from m3kit.batches.dataset import SameDatasetTrainDataset
+from m3kit.device import is_out_of_memory
 from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
 from m3kit.hub import find_model_folder, missing_heads
+from m3kit.merge import POOLER
 from m3kit.progress import cpu_seconds
 from m3kit.run_folder import checkpoints
 from m3kit.run_folder.run_record import RunRecord, claim_output_dir
 from m3kit.run_folder.stopping import Stopped, StopRequest
 from m3kit.training.arguments import ModelArguments, TrainingArguments
-from m3kit.training.device import is_out_of_memory, set_attention
+from m3kit.training.device import set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
-from m3kit.training.merging import Mixture, best_share
+from m3kit.training.merging import Mixture
 from m3kit.training.model import MODEL_SETTINGS, M3Model
 from m3kit.training.trainer import Trainer
 
@@ -75,15 +77,13 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         )
         if args.gradient_checkpointing:
             model.enable_input_require_grads()
-        for name, parameter in model.named_parameters():
-            fixed = args.fix_position_embedding and "position_embeddings" in name
-            if fixed or (args.fix_encoder and not name.startswith(("colbert_linear.", "sparse_linear."))):
-                parameter.requires_grad_(False)
-        # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
-        if getattr(model.model, "pooler", None) is not None:
-            model.model.pooler.requires_grad_(False)
         if args.freeze_word_embeddings:
             model.model.get_input_embeddings().requires_grad_(False)
+        for name, parameter in model.model.named_parameters():
+            fixed = args.fix_encoder or (args.fix_position_embedding and "position_embeddings" in name)
+            # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
+            if fixed or name.startswith(POOLER):
+                parameter.requires_grad_(False)
         # A base that was saved in 16 bits is loaded in 16, in which small steps are lost and fp16 cannot be unscaled.
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
@@ -268,7 +268,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
                 mixture.set(one)
                 found = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
                 measured[one] = found[figure]
-            share = best_share(measured)
+            share = max(sorted(measured), key=measured.__getitem__)  # of equals the one with most of the base
             shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
             why = f"{figure.replace('_', ' ')}: {shown}"
         mixture.set(share)
