@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-import re
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 from xxhash import xxh3_64
 
 from m3kit.batches.arguments import DataArguments
@@ -17,10 +16,6 @@ from m3kit.batches.order import ORDER, SHUFFLING, RowSet, generator, share_out
 from m3kit.batches.rows import SCORES, as_encoded
 from m3kit.batches.sets import load_sets
 from m3kit.data.convert import GRADED
-
-# What the first process says is enough.
-QUIET = logging.getLogger(f"{__name__}.quiet")
-QUIET.disabled = True
 
 Item = tuple[list[str], list[str], list[float] | None, bool]
 
@@ -54,12 +49,10 @@ class SameDatasetTrainDataset(Dataset):
     ) -> None:
         """``teacher_as_is``: no setting changes the scale of teacher scores, so that of the rows is looked at."""
         self.args, self.seed, self.process_index, self.num_processes = args, seed, process_index, num_processes
-        self.log = QUIET if process_index else logging.getLogger(__name__)
-        self.sets = load_sets(args, default_batch_size, seed, num_processes, self.log, teacher_as_is)
+        self.sets = load_sets(args, default_batch_size, seed, num_processes, teacher_as_is)
         sizes = [len(rows.rows) for rows in self.sets]
         self.counts = share_out([rows.batches for rows in self.sets], sizes, args.mixing_temperature)
         self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, int))  # the last asked for: the set of each step
-        self._told: set[str] = set()
 
     def describe(self) -> list[dict[str, Any]]:
         """What is trained on, an entry a data set; the digest tells whether its files were changed."""
@@ -106,13 +99,7 @@ class SameDatasetTrainDataset(Dataset):
         # Which set comes is left to chance; the batches of one come in order, so that each row comes as often.
         place = self._epoch[1][step]
         before = np.count_nonzero(self._epoch[1][:step] == place)
-        batch, told = self.sets[place].batch(int(epoch * self.counts[place] + before))
-        worker = get_worker_info()
-        # The share of the rows that it names is another in each block: once is enough.
-        what = re.sub("[0-9]+%", "", told)
-        if told and what not in self._told and not (worker and worker.id):
-            self._told.add(what)
-            self.log.warning(told)
+        batch = self.sets[place].batch(int(epoch * self.counts[place] + before))
         share = len(batch) // self.num_processes
         mine = batch[self.process_index * share : (self.process_index + 1) * share]
         return self._item(self.sets[place], mine, generator(self.seed, SHUFFLING, number, self.process_index))
@@ -147,6 +134,5 @@ def _digest(paths: Sequence[str]) -> str:
     found = xxh3_64()
     for path in paths:
         with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
+            hashlib.file_digest(file, lambda: found)
     return found.hexdigest()

@@ -58,6 +58,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         self.is_first = training_args.process_index == 0
         if self.is_first:
             claim_output_dir(self.output_dir, training_args.overwrite_output_dir)
+        else:  # what the first says of the data is enough
+            logging.getLogger("m3kit.batches").setLevel(logging.CRITICAL)
         super().__init__(model_args, data_args, training_args)
 
     def load_tokenizer_and_model(self):
