@@ -18,7 +18,6 @@ from training_helpers import KIT, PLAIN, batches, dataset, groups, native
 
 from m3kit.batches import order as order_module
 from m3kit.batches.layout import Candidate, lay_out
-from m3kit.batches.loader import EpochSampler
 from m3kit.batches.order import generator
 
 FEW = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -256,11 +255,11 @@ def first(features):
 def test_s2_items_come_from_the_workers_of_a_data_loader_as_they_are(tmp_path, workers):
     path = write_jsonl(tmp_path / "rows.jsonl", native(30, prompt=""))
     data = dataset(KIT, [path], tmp_path)
-    sampler = EpochSampler(len(data))
-    loader = DataLoader(data, batch_sampler=sampler, collate_fn=first, num_workers=workers)
+    expected = [data[number] for number in range(6 * len(data))]
+    loader = DataLoader(data, collate_fn=first, num_workers=workers)
     for epoch in (0, 1, 5):
-        sampler.set_epoch(epoch)
-        assert list(loader) == [data[epoch * len(data) + step] for step in range(len(data))]
+        data.epoch = epoch
+        assert list(loader) == expected[epoch * len(data) : (epoch + 1) * len(data)]
 
 
 def test_s2_pythons_chance_is_left_as_it_was(tmp_path):

@@ -22,6 +22,7 @@ Item = tuple[list[str], list[str], list[float] | None, bool]
 
 class SameDatasetTrainDataset(Dataset):
     """Item epoch × len + step is this process's share of the batch of that step: (queries, passages, scores, flag).
+    With ``epoch`` set, as for a loader that counts its steps from 0, items are counted from the first of that epoch.
 
     For each query come its passages, as many in all processes, the positive first; and their scores, if there is a
     teacher. The flag says that the passages of other rows are no negatives. In a batch, over all processes, no query or
@@ -52,7 +53,8 @@ class SameDatasetTrainDataset(Dataset):
         self.sets = load_sets(args, default_batch_size, seed, num_processes, teacher_as_is)
         sizes = [len(rows.rows) for rows in self.sets]
         self.counts = share_out([rows.batches for rows in self.sets], sizes, args.mixing_temperature)
-        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, int))  # the last asked for: the set of each step
+        self.epoch = 0
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))  # the epoch last asked for: the set of each step
 
     def describe(self) -> list[dict[str, Any]]:
         """What is trained on, an entry a data set; the digest tells whether its files were changed."""
@@ -86,19 +88,20 @@ class SameDatasetTrainDataset(Dataset):
         return int(self.counts.sum())
 
     def __iter__(self) -> Iterator[Item]:
-        """Those of the first epoch: there is an item for any number, so Python's own way would never end."""
+        """Those of an epoch: there is an item for any number, so Python's own way would never end."""
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Item:
         if number < 0:
             raise IndexError(f"batches are counted from 0, not {number}")
+        number += self.epoch * len(self)
         epoch, step = divmod(number, len(self))
-        if self._epoch[0] != epoch:
+        if self._order[0] != epoch:
             order = np.repeat(np.arange(len(self.sets)), self.counts)
-            self._epoch = epoch, generator(self.seed, ORDER, epoch).permutation(order)
+            self._order = epoch, generator(self.seed, ORDER, epoch).permutation(order)
         # Which set comes is left to chance; the batches of one come in order, so that each row comes as often.
-        place = self._epoch[1][step]
-        before = np.count_nonzero(self._epoch[1][:step] == place)
+        place = self._order[1][step]
+        before = np.count_nonzero(self._order[1][:step] == place)
         batch = self.sets[place].batch(int(epoch * self.counts[place] + before))
         share = len(batch) // self.num_processes
         mine = batch[self.process_index * share : (self.process_index + 1) * share]

@@ -74,7 +74,10 @@ def _train() -> int:
         _tell(f"{type(error).__name__}: {error}; where it happened is in train.log")
         return 1
     except Stopped as stopped:
-        _tell(f"{stopped}{_where_it_goes_on(runner)}; run the same command again to go on")
+        where = ""
+        if runner and runner.trainer.stopped:
+            where = f" after step {runner.trainer.state.global_step}, which is saved"
+        _tell(f"{stopped}{where}; run the same command again to go on")
         return stopped.exit_code
     return 0
 
@@ -88,12 +91,6 @@ def _leave_group() -> None:
     elif torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     gc.collect()  # what only the group still held
-
-
-def _where_it_goes_on(runner: Runner | None) -> str:
-    if runner is None or not runner.trainer.stopped:
-        return ""
-    return f" after step {runner.trainer.state.global_step}, which is saved"
 
 
 def _tell(text: str) -> None:

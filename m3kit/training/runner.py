@@ -53,7 +53,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # FlagEmbedding would refuse any folder with something in it: the kit looks at what that is.
         training_args.do_train = False
         self.stop = StopRequest()
-        self.stop.install()
         self.output_dir = Path(training_args.output_dir)
         self.is_first = training_args.process_index == 0
         if self.is_first:

@@ -18,7 +18,6 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from m3kit.batches.loader import EpochLoader, EpochSampler
 from m3kit.run_folder import checkpoints
 from m3kit.run_folder.saving import write_model_extras
 from m3kit.run_folder.stopping import StopRequest, ignore_signals
@@ -60,11 +59,13 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     # ---- Batches ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches made ahead by other processes; which ones, the data set knows by their number alone (S2, D8)."""
+        """Batches made ahead by other processes; which ones, the data set knows by their number alone (S2, D8).
+
+        Not accelerate's loader, which would deal them out over the processes once more.
+        """
         args = self.args
-        return EpochLoader(
+        return DataLoader(
             self.train_dataset,
-            batch_sampler=EpochSampler(len(self.train_dataset)),
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
@@ -271,6 +272,9 @@ class Steps(TrainerCallback):
             trainer._determine_best_metric(trainer.evaluate(), trial=None)
         trainer.stop.patient = True
         trainer.meter.mark()
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.train_dataset.epoch = state.global_step // self.trainer.steps_per_epoch
 
     def on_optimizer_step(self, args, state, control, **kwargs):
         """A fused optimizer skips an overflow by itself, unnoticed, and the schedule would go on."""
