@@ -38,6 +38,7 @@ def load_sets(args: DataArguments, batch_size: int, seed: int, processes: int, t
             "reranker's raw scores, or --knowledge_distillation False"
         )
     if not args.same_dataset_within_batch:
+        logger.warning("same_dataset_within_batch is off: `no_in_batch_neg` in folder names is ignored (D4)")
         sources = [([file for files, _ in sources for file in files], True)]
     sets = [made for files, shared in sources for made in _part(files, shared, args, batch_size, processes)]
     if not sets:

@@ -101,8 +101,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         return tokenizer, model
 
     def load_train_dataset(self):
-        if not self.data_args.same_dataset_within_batch:
-            logger.warning("same_dataset_within_batch is off: `no_in_batch_neg` in folder names is ignored (D4)")
         args = self.training_args
         return SameDatasetTrainDataset(
             args=self.data_args,
@@ -231,9 +229,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         base = record.run.base if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
         checkpoint = self.output_dir / f"checkpoint-{best}"
-        needed = (checkpoint / checkpoints.WEIGHTS).stat().st_size
-        with checkpoints.full_disk_explained(self.output_dir, "the model", needed):
-            checkpoints.publish(checkpoint, self.output_dir)
+        checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")
         if base:
