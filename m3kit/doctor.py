@@ -113,7 +113,7 @@ def _cards(processes: int) -> list[Finding]:
     """Each card that CUDA shows, or those of so many processes: whether this torch has kernels that run on it."""
     import torch
 
-    from m3kit.training.device import too_few_devices
+    from m3kit.device import too_few_devices
 
     found = [Finding("stop", told)] if (told := too_few_devices(processes)) else []
     count = torch.cuda.device_count()

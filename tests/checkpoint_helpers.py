@@ -6,8 +6,8 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 
-from m3kit.training import checkpoints
-from m3kit.training.checkpoints import SCRATCH, put_in_place, seal
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.checkpoints import SCRATCH, put_in_place, seal
 
 FILES = ("model.safetensors", "optimizer.pt", "trainer_state.json", "1_Pooling/config.json", "global_step8/rank_0.pt")
 

@@ -24,7 +24,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from m3kit.training.collator import Collator
+from m3kit.batches.collator import Collator
 from m3kit.training.model import M3Model
 
 # Imports all this once, and forks the processes of every group from there.

@@ -24,8 +24,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, masking_utils
 
+from m3kit.batches.collator import Collator
 from m3kit.encoding.encode import EncodeSettings
-from m3kit.training.collator import Collator
 from m3kit.training.evaluation import LiveEmbedder
 from m3kit.training.lora import add_adapters
 from m3kit.training.model import M3Model

@@ -14,8 +14,8 @@ import pytest
 from checkpoint_helpers import a_folder, damage, save, steps
 from conftest import KIT
 
-from m3kit.training import checkpoints
-from m3kit.training.checkpoints import flaw, newest_intact, publish, rotate
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.checkpoints import flaw, newest_intact, publish, rotate
 
 pytestmark = pytest.mark.slow
 
@@ -120,7 +120,7 @@ def test_a_kill_while_a_model_is_published():
 SAVES = """
 import sys
 from pathlib import Path
-from m3kit.training.checkpoints import *
+from m3kit.run_folder.checkpoints import *
 output = Path(sys.argv[1])
 clear_scratch(output)
 newest, _ = newest_intact(output)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from m3kit.training.collator import MOST_PADDING, Collator
+from m3kit.batches.collator import MOST_PADDING, Collator
 
 MAX_LENGTH = 64
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from training_helpers import KIT, PLAIN, batches, dataset, groups, native
 
-from m3kit.training.rows import CHARACTERS_PER_TOKEN
+from m3kit.batches.rows import CHARACTERS_PER_TOKEN
 
 QUERY = {"query_instruction_for_retrieval": "find: ", "query_instruction_format": "<{}> {}"}
 PASSAGE = {"passage_instruction_for_retrieval": "passage: ", "passage_instruction_format": "{}|{}"}

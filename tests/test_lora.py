@@ -13,9 +13,10 @@ from runs import Run, arguments, assert_same_weights, train, weights, write_rows
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertConfig, BertModel, HfArgumentParser, XLMRobertaConfig, XLMRobertaModel
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.evaluation import LiveEmbedder
 from m3kit.training.lora import add_adapters, merged
 from m3kit.training.runner import Runner

@@ -15,7 +15,7 @@ from m3kit.__main__ import main
 from m3kit.encoding.trained_with import trained_encoding
 from m3kit.errors import KitError
 from m3kit.merge import merge
-from m3kit.training.saving import write_sentence_transformers_files
+from m3kit.run_folder.saving import write_sentence_transformers_files
 
 HEADS = ("colbert_linear.pt", "sparse_linear.pt")
 TEXTS = ["river stone", "copper light garden", "winter"]

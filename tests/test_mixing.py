@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import KIT, batches, dataset, native
 
-from m3kit.training.batches import share_out
+from m3kit.batches.order import share_out
 
 
 def sets_of(tmp_path, counts: dict[str, int], **arguments):

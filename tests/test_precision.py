@@ -13,7 +13,8 @@ from runs import Run, arguments, losses, train, weights, write_rows
 from transformers import HfArgumentParser
 
 from m3kit.errors import KitError
-from m3kit.training import checkpoints, device
+from m3kit.run_folder import checkpoints
+from m3kit.training import device
 from m3kit.training.arguments import TrainingArguments
 from m3kit.training.model import M3Model
 

@@ -103,3 +103,9 @@ def test_every_module_stands_in_the_architecture():
         named |= {f"{folder}/{name}" for name in re.findall(r"^\| `([\w.]+\.(?:py|sh))` \|", line) if folder}
     files = [*(KIT / "m3kit").rglob("*.py"), *(KIT / "scripts").glob("*.sh")]
     assert {file.relative_to(KIT).as_posix() for file in files if file.name != "__init__.py"} == named
+
+
+def test_lower_packages_know_nothing_of_the_training():
+    for folder in ("data", "encoding", "evaluation", "batches", "run_folder"):
+        for file in (KIT / "m3kit" / folder).rglob("*.py"):
+            assert not re.search(r"^\s*(from|import) m3kit\.training", file.read_text("utf-8"), re.MULTILINE), file

@@ -17,10 +17,11 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from transformers import HfArgumentParser
 from transformers import TrainingArguments as PlainArguments
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.errors import KitError
-from m3kit.training import run_record
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.run_record import RunRecord, read_record
+from m3kit.run_folder import run_record
+from m3kit.run_folder.run_record import RunRecord, read_record
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 
 DATA = [
     {"path": "/a/retrieval/train.jsonl", "rows": 1000, "digest": "aa", "batch_size_per_device": 2},

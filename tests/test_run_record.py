@@ -11,8 +11,8 @@ import time
 import pytest
 
 from m3kit.errors import KitError
-from m3kit.training import run_record
-from m3kit.training.run_record import RunRecord, claim_output_dir, read_record
+from m3kit.run_folder import run_record
+from m3kit.run_folder.run_record import RunRecord, claim_output_dir, read_record
 
 SETTINGS = {"learning_rate": 1e-05, "bf16": False}
 DATA = [{"path": "/data/retrieval/train.jsonl", "rows": 3, "digest": "aa"}]
@@ -26,9 +26,9 @@ def names(folder) -> list[str]:
 
 
 def test_s3_a_folder_with_a_finished_run_is_kept_unless_overwriting_is_asked_for(tmp_path):
-    assert claim_output_dir(tmp_path / "new", overwrite=False) == "new"
+    claim_output_dir(tmp_path / "new", overwrite=False)
     (tmp_path / "prepared").mkdir()
-    assert claim_output_dir(tmp_path, overwrite=False) == "new"
+    claim_output_dir(tmp_path, overwrite=False)
     RunRecord(tmp_path, SETTINGS, DATA, 1).update(status="finished")
     for folder in ("checkpoint-10", "checkpoint-mine", "runs"):
         (tmp_path / folder).mkdir()
@@ -40,7 +40,7 @@ def test_s3_a_folder_with_a_finished_run_is_kept_unless_overwriting_is_asked_for
     ):
         claim_output_dir(tmp_path, overwrite=False)
     assert names(tmp_path) == before
-    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    claim_output_dir(tmp_path, overwrite=True)
     assert names(tmp_path) == ["checkpoint-12", "checkpoint-mine", "new", "notes.txt", "prepared"]
 
 
@@ -51,9 +51,9 @@ def test_a_run_that_is_not_finished_is_gone_on_with(tmp_path, end):
         record.stop(end)
     (tmp_path / "checkpoint-10").mkdir()
     (tmp_path / ".saving").mkdir()
-    assert claim_output_dir(tmp_path, overwrite=False) == "resume"
+    claim_output_dir(tmp_path, overwrite=False)
     assert names(tmp_path) == ["checkpoint-10", "run.json"]
-    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    claim_output_dir(tmp_path, overwrite=True)
     assert names(tmp_path) == []
 
 
@@ -92,7 +92,7 @@ def test_a_damaged_record_is_refused_with_what_to_do(tmp_path, content):
     ):
         claim_output_dir(tmp_path, overwrite=False)
     assert names(tmp_path) == ["checkpoint-10", "run.json"]
-    assert claim_output_dir(tmp_path, overwrite=True) == "new"
+    claim_output_dir(tmp_path, overwrite=True)
 
 
 def test_a_folder_that_cannot_be_written_in_is_named(tmp_path):
@@ -122,15 +122,14 @@ def in_another_process(act):
 
 def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_killed(tmp_path):
     def claim():
-        claimed = claim_output_dir(tmp_path, overwrite=True)
+        claim_output_dir(tmp_path, overwrite=True)
         # A worker that loads data lives on for a while when its parent is killed.
         if not (worker := os.fork()):
             signal.pause()
-        return claimed, worker
+        return worker
 
-    process, (claimed, worker) = in_another_process(claim)
+    process, worker = in_another_process(claim)
     try:
-        assert claimed == "new"
         (tmp_path / "checkpoint-10").mkdir()
         for overwrite in (True, False):
             with pytest.raises(
@@ -140,9 +139,9 @@ def test_a_second_run_in_the_same_folder_is_refused_until_the_first_is_killed(tm
         assert (tmp_path / "checkpoint-10").exists()
         process.kill()
         process.join()
-        assert claim_output_dir(tmp_path, overwrite=True) == "new"
+        claim_output_dir(tmp_path, overwrite=True)
         # The same process may claim it again: it is the one run.
-        assert claim_output_dir(tmp_path, overwrite=True) == "new"
+        claim_output_dir(tmp_path, overwrite=True)
     finally:
         process.kill()
         os.kill(worker, signal.SIGKILL)
@@ -153,7 +152,7 @@ def test_a_file_system_without_locks_is_no_obstacle(tmp_path, monkeypatch, caplo
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(run_record.fcntl, "lockf", no_locks)
-    assert claim_output_dir(tmp_path, overwrite=False) == "new"
+    claim_output_dir(tmp_path, overwrite=False)
     assert "cannot be locked (No locks available): do not start a second run there" in caplog.text
 
 

@@ -8,8 +8,8 @@ from equivalence import Plain, collate, collate_sorted, load, make_rows
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from m3kit.batches.collator import NO_ID
 from m3kit.training import scores
-from m3kit.training.collator import NO_ID
 from m3kit.training.model import M3Model
 from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_texts, sparse_scores
 

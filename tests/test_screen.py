@@ -12,7 +12,7 @@ KIT = Path(__file__).resolve().parents[1]
 LINES = (
     "Loading weights: 100%\n"
     "11/26/2026 21:00:00 - INFO - m3kit.training.runner -   Precision: fp32\n"
-    "11/26/2026 21:00:00 - WARNING - m3kit.training.dataset -   graded pairs: batches of 16\n"
+    "11/26/2026 21:00:00 - WARNING - m3kit.batches.dataset -   graded pairs: batches of 16\n"
     "11/26/2026 21:00:00 - WARNING - other.library -   deprecated\n"
     + "".join(f"\x1f{step}/200 loss {step}\n" for step in range(1, 201))
     + "\x1eThe best checkpoint is that of step 150.\n"

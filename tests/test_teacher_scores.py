@@ -6,9 +6,9 @@ import pytest
 from conftest import write_jsonl
 from training_helpers import KIT, PLAIN, batches, dataset, native
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.dataset import SameDatasetTrainDataset
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments
-from m3kit.training.dataset import SameDatasetTrainDataset
 
 
 def scored(count, name="", negatives=7, offset=10.0):

@@ -20,12 +20,13 @@ from runs import Run, arguments, assert_same_weights, train, weights, write_rows
 from transformers import HfArgumentParser
 
 from m3kit import records
+from m3kit.batches.arguments import DataArguments
 from m3kit.evaluation.comparison import evaluate
+from m3kit.run_folder.train_log import TrainLog
 from m3kit.test_data.folder import read_eval_folder
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.runner import Runner, tell_best
-from m3kit.training.train_log import TrainLog
 
 pytestmark = pytest.mark.slow
 

@@ -10,10 +10,11 @@ from conftest import write_jsonl
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from training_helpers import native
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.run_folder.saving import write_sentence_transformers_files
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
-from m3kit.training.saving import write_sentence_transformers_files
 
 # S4 and the model
 

@@ -10,7 +10,8 @@ from enum import Enum
 
 from transformers import HfArgumentParser
 
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.batches.arguments import DataArguments
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 
 
 def describe() -> dict[str, tuple[str, list[str] | None, bool]]:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from FlagEmbedding.abc.finetune.embedder.AbsDataset import AbsEmbedderSameDatasetTrainDataset
 
-from m3kit.training.arguments import DataArguments
-from m3kit.training.dataset import SameDatasetTrainDataset
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.dataset import SameDatasetTrainDataset
 
 PLAIN, KIT = AbsEmbedderSameDatasetTrainDataset, SameDatasetTrainDataset
 

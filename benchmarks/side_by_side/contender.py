@@ -45,8 +45,9 @@ def run_library(spec: dict) -> Probe:
 def run_kit(spec: dict) -> Probe:
     from transformers.utils import logging as transformers_logging
 
+    from m3kit.batches.arguments import DataArguments
     from m3kit.training.__main__ import WORDY
-    from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+    from m3kit.training.arguments import ModelArguments, TrainingArguments
     from m3kit.training.runner import Runner
 
     # As its own main does.

@@ -52,7 +52,7 @@ class Encoder:
             from FlagEmbedding import BGEM3FlagModel
             from transformers.utils.logging import disable_progress_bar
 
-            from m3kit.training.device import without_cudnn_attention
+            from m3kit.device import without_cudnn_attention
 
             disable_progress_bar()
             without_cudnn_attention()
@@ -140,7 +140,7 @@ def probed_once(model, name: str):
     """
     from torch import nn
 
-    from m3kit.training.device import is_out_of_memory
+    from m3kit.device import is_out_of_memory
 
     class ProbedOnce(nn.Module):
         def __init__(self) -> None:
@@ -175,7 +175,7 @@ def _explained(name: str, at: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        from m3kit.training.device import is_out_of_memory
+        from m3kit.device import is_out_of_memory
 
         if is_out_of_memory(error):
             raise _explanation(name, at, error, "--device cpu") from error
@@ -183,7 +183,7 @@ def _explained(name: str, at: str) -> Iterator[None]:
 
 
 def _explanation(name: str, at: str, error: RuntimeError, cure: str) -> KitError:
-    from m3kit.training.device import is_out_of_memory
+    from m3kit.device import is_out_of_memory
 
     said = str(error).partition("\n")[0]
     if not is_out_of_memory(error):

@@ -16,10 +16,11 @@ import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
+from m3kit.run_folder.stopping import Stopped
+from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
-from m3kit.training.stopping import Stopped
 
 # They print every setting there is, which run.json holds, and the model's configuration, which lies beside the model.
 # A data set is named when it is described, a checkpoint when it is there.
@@ -73,7 +74,10 @@ def _train() -> int:
         _tell(f"{type(error).__name__}: {error}; where it happened is in train.log")
         return 1
     except Stopped as stopped:
-        _tell(f"{stopped}{_where_it_goes_on(runner)}; run the same command again to go on")
+        where = ""
+        if runner and runner.trainer.stopped:
+            where = f" after step {runner.trainer.state.global_step}, which is saved"
+        _tell(f"{stopped}{where}; run the same command again to go on")
         return stopped.exit_code
     return 0
 
@@ -87,12 +91,6 @@ def _leave_group() -> None:
     elif torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     gc.collect()  # what only the group still held
-
-
-def _where_it_goes_on(runner: Runner | None) -> str:
-    if runner is None or not runner.trainer.stopped:
-        return ""
-    return f" after step {runner.trainer.state.global_step}, which is saved"
 
 
 def _tell(text: str) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, make_dataclass
 from typing import Any
 
-from FlagEmbedding.abc.finetune.embedder import AbsEmbedderDataArguments
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import (
     EncoderOnlyEmbedderM3ModelArguments,
     EncoderOnlyEmbedderM3TrainingArguments,
@@ -21,25 +19,6 @@ ModelArguments = EncoderOnlyEmbedderM3ModelArguments
 _WithSettings: Any = make_dataclass(
     "_WithSettings", trainer_fields("kit"), bases=(EncoderOnlyEmbedderM3TrainingArguments,)
 )
-_DataWithSettings: Any = make_dataclass(
-    "_DataWithSettings", trainer_fields("kit data"), bases=(AbsEmbedderDataArguments,)
-)
-
-
-@dataclass
-class DataArguments(_DataWithSettings):
-    same_dataset_within_batch: bool = field(
-        default=True,
-        metadata={"help": "Batches of one data set each; without it `no_in_batch_neg` is ignored (D4)."},
-    )
-
-    def __post_init__(self):
-        if not self.train_data:
-            raise KitError("no training data; give --train_data the folders that `m3kit prepare` printed")
-        check_values(self)
-        # A trailing slash would hide the suffix `no_in_batch_neg` from FlagEmbedding (D4).
-        self.train_data: list[str] = [os.path.normpath(path) for path in self.train_data]
-        super().__post_init__()
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from transformers.utils import is_flash_attn_2_available
 
+from m3kit.device import too_few_devices, without_cudnn_attention
 from m3kit.errors import KitError
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 FLASH, OWN, PLAIN = "flash_attention_2", "sdpa", "eager"
-KERNELS = ("auto", FLASH, OWN, PLAIN)
 # From here on (Ampere) a GPU has matrix units for bfloat16, and flash-attn has kernels for it. Older ones emulate it.
 CAPABILITY = (8, 0)
 
@@ -27,18 +27,6 @@ def device_to_train_on(use_cpu: bool) -> str:
     if device == "cuda" and (told := too_few_devices(int(os.environ.get("LOCAL_WORLD_SIZE", 1)))):
         raise KitError(told)
     return device
-
-
-def too_few_devices(processes: int) -> str:
-    """What is wrong where each process cannot have a CUDA device of its own; otherwise empty."""
-    count = torch.cuda.device_count()
-    if processes <= count:
-        return ""
-    cure = f"give --num_gpus {count}" if count > 1 else "use ./run_flagembedding_training_single_gpu.sh"
-    return (
-        f"asked for {processes} processes, and CUDA shows {count} device{'s' * (count != 1)} "
-        f"(of several MIG instances it shows a process one only); {cure}"
-    )
 
 
 def settle_precision(asked: str | None, fp16: bool, bf16: bool, device: str) -> tuple[str, str]:
@@ -95,8 +83,6 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
 
     Raises ``KitError`` for one that is not to be had here.
     """
-    if wanted not in KERNELS:
-        raise KitError(f"attn_implementation is {', '.join(KERNELS[:-1])} or {KERNELS[-1]}, not {wanted!r}")
     unknown = f"{type(encoder).__name__} has no way to use it"
     missing = {
         FLASH: _missing_for_flash(device, precision) or ("" if encoder._supports_flash_attn else unknown),
@@ -109,16 +95,9 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
         raise KitError(f"attn_implementation {kernel} is not to be had: {missing[kernel]}; give {others}")
     encoder.set_attn_implementation(kernel)
     without_cudnn_attention()
-    # Code that comes with a model may keep to a kernel of its own; transformers leaves it with a warning.
-    kept = encoder.config._attn_implementation
-    if kept != kernel:
-        if wanted != "auto":
-            raise KitError(
-                f"attn_implementation {kernel} is not to be had: the model's code keeps to {kept}; give auto"
-            )
-        return f"Attention: {kept}, to which the model's code keeps"
-    hindered = wanted == "auto" and missing[FLASH]
-    return f"Attention: {kernel}" + (f"; not {FLASH}, for {hindered}" if hindered else "")
+    # Code that comes with a model may keep to a kernel of its own: transformers leaves it, with a warning.
+    told = f"Attention: {encoder.config._attn_implementation}"
+    return told + (f"; not {FLASH}, for {missing[FLASH]}" if wanted == "auto" and missing[FLASH] else "")
 
 
 def _missing_for_flash(device: str, precision: str) -> str:
@@ -130,21 +109,3 @@ def _missing_for_flash(device: str, precision: str) -> str:
     if capability < CAPABILITY:
         return f"it needs a GPU newer than {name}"
     return "" if is_flash_attn_2_available() else "the package flash-attn is not installed"
-
-
-def without_cudnn_attention() -> None:
-    """Leave PyTorch's own attention its flash and its memory-efficient kernels, in training and in evaluation.
-
-    cuDNN's plans its work anew for every shape, which takes longer than the work; here nearly every batch has another.
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a smaller batch may help; libraries under PyTorch say so in words of their own."""
-    from accelerate.utils.memory import should_reduce_batch_size
-
-    if not isinstance(error, RuntimeError):
-        return False
-    lacking = isinstance(error, torch.OutOfMemoryError) or should_reduce_batch_size(error)
-    return lacking or "STATUS_ALLOC_FAILED" in str(error)

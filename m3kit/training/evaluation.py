@@ -13,6 +13,7 @@ from FlagEmbedding.abc.inference import AbsEmbedder
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3ModelForInference
 from FlagEmbedding.inference.embedder.encoder_only.m3 import M3Embedder
 
+from m3kit.batches.rows import CHARACTERS_PER_TOKEN
 from m3kit.encoding.encode import Encoder, EncodeSettings, probed_once
 from m3kit.encoding.models import ModelFolder
 from m3kit.encoding.vectors import Vectors
@@ -22,7 +23,6 @@ from m3kit.records import HEADLINE
 from m3kit.test_data.folder import read_eval_folder
 from m3kit.test_data.sample import choosing_half, sample, told
 from m3kit.training.model import M3Model
-from m3kit.training.rows import CHARACTERS_PER_TOKEN
 
 # Of the training's cost, what evaluations may cost; and the share of the test data below which nothing more is saved.
 COST, LEAST = 0.2, 0.05

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from m3kit.device import is_out_of_memory
 from m3kit.errors import KitError
-from m3kit.training.device import is_out_of_memory
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
@@ -33,11 +33,9 @@ def fit(trainer) -> str | None:
     Raises ``KitError``, in all of them, where a batch does not fit even when its texts are encoded one by one.
     """
     args = trainer.args
-    if args.sub_batch_tokens != "auto":
-        _use(trainer, int(args.sub_batch_tokens))
-        return None
-    tokens = _noted(Path(args.output_dir)) or MOST
-    if not _can_run_out(args.device):
+    is_auto = args.sub_batch_tokens == "auto"
+    tokens = (_noted(Path(args.output_dir)) or MOST) if is_auto else int(args.sub_batch_tokens)
+    if not is_auto or not _can_run_out(args.device):
         _use(trainer, tokens)
         return None
     tokens = _largest_that_fits(trainer, tokens)

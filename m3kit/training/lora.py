@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from m3kit.errors import KitError
-from m3kit.training.checkpoints import ADAPTERS, WEIGHTS
+from m3kit.run_folder.checkpoints import ADAPTERS, WEIGHTS
 
 # An adapter begins at zero and has few numbers: it wants about ten times the rate of a whole encoder.
 LOW_RATE = 5e-5

@@ -52,8 +52,3 @@ class Mixture:
             write_tensors(tensors, new)
             shutil.copymode(path, new)
             new.replace(path)
-
-
-def best_share(measured: dict[float, float]) -> float:
-    """The share with the best figure; of equals the one with most of the base."""
-    return max(sorted(measured), key=lambda share: measured[share])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from m3kit.training.collator import with_contents
+from m3kit.batches.collator import with_contents
 from m3kit.training.lora import merged
 from m3kit.training.losses import candidate_loss, cosent_loss, reach, self_distill_loss, teacher_targets, total_loss
 from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_texts, products, sparse_scores

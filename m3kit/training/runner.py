@@ -12,23 +12,27 @@ import torch
 from accelerate.utils import broadcast_object_list
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from transformers import AutoTokenizer
+from transformers.trainer import TRAINER_STATE_NAME
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.collator import Collator
+from m3kit.batches.dataset import SameDatasetTrainDataset
+from m3kit.device import is_out_of_memory
 from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
 from m3kit.hub import find_model_folder, missing_heads
+from m3kit.merge import POOLER
 from m3kit.progress import cpu_seconds
-from m3kit.training import checkpoints
-from m3kit.training.arguments import DataArguments, ModelArguments, TrainingArguments
-from m3kit.training.collator import Collator
-from m3kit.training.dataset import SameDatasetTrainDataset
-from m3kit.training.device import is_out_of_memory, set_attention
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.run_record import RunRecord, claim_output_dir
+from m3kit.run_folder.stopping import Stopped, StopRequest
+from m3kit.training.arguments import ModelArguments, TrainingArguments
+from m3kit.training.device import set_attention
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import ran_out
 from m3kit.training.lora import add_adapters, tell_adapters
-from m3kit.training.merging import Mixture, best_share
+from m3kit.training.merging import Mixture
 from m3kit.training.model import MODEL_SETTINGS, M3Model
-from m3kit.training.run_record import RunRecord, claim_output_dir
-from m3kit.training.stopping import Stopped, StopRequest
 from m3kit.training.trainer import Trainer
 
 logger = logging.getLogger(__name__)
@@ -49,12 +53,12 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         # FlagEmbedding would refuse any folder with something in it: the kit looks at what that is.
         training_args.do_train = False
         self.stop = StopRequest()
-        self.stop.install()
         self.output_dir = Path(training_args.output_dir)
         self.is_first = training_args.process_index == 0
-        self._resumes = (
-            self.is_first and claim_output_dir(self.output_dir, training_args.overwrite_output_dir) == "resume"
-        )
+        if self.is_first:
+            claim_output_dir(self.output_dir, training_args.overwrite_output_dir)
+        else:  # what the first says of the data is enough
+            logging.getLogger("m3kit.batches").setLevel(logging.CRITICAL)
         super().__init__(model_args, data_args, training_args)
 
     def load_tokenizer_and_model(self):
@@ -74,15 +78,13 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         )
         if args.gradient_checkpointing:
             model.enable_input_require_grads()
-        for name, parameter in model.named_parameters():
-            fixed = args.fix_position_embedding and "position_embeddings" in name
-            if fixed or (args.fix_encoder and not name.startswith(("colbert_linear.", "sparse_linear."))):
-                parameter.requires_grad_(False)
-        # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
-        if getattr(model.model, "pooler", None) is not None:
-            model.model.pooler.requires_grad_(False)
         if args.freeze_word_embeddings:
             model.model.get_input_embeddings().requires_grad_(False)
+        for name, parameter in model.model.named_parameters():
+            fixed = args.fix_encoder or (args.fix_position_embedding and "position_embeddings" in name)
+            # No loss ever uses the pooler: frozen, it costs no optimizer state, and DDP does not wait for its gradient.
+            if fixed or name.startswith(POOLER):
+                parameter.requires_grad_(False)
         # A base that was saved in 16 bits is loaded in 16, in which small steps are lost and fp16 cannot be unscaled.
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
@@ -99,8 +101,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         return tokenizer, model
 
     def load_train_dataset(self):
-        if not self.data_args.same_dataset_within_batch:
-            logger.warning("same_dataset_within_batch is off: `no_in_batch_neg` in folder names is ignored (D4)")
         args = self.training_args
         return SameDatasetTrainDataset(
             args=self.data_args,
@@ -201,26 +201,27 @@ class Runner(EncoderOnlyEmbedderM3Runner):
 
     def _open_record(self) -> tuple[RunRecord, str | None]:
         """The run's record, and the checkpoint to go on from. Raises ``KitError`` when it may not go on."""
-        settings, world_size = self._settings, self.training_args.world_size
-        data = self.train_dataset.describe()
+        args, log, data = self.training_args, self.trainer.train_log, self.train_dataset.describe()
         for entry in data:
             logger.info("Data set: %s", ", ".join(f"{name} {value}" for name, value in entry.items()))
-        checkpoint, passed_over = checkpoints.newest_intact(self.output_dir) if self._resumes else (None, [])
-        for sentence in passed_over:
-            self.trainer.train_log.say(f"warning: {sentence}")
-        if not self._resumes or not (checkpoint or passed_over):
-            # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
-            self.trainer.train_log.begin(0)
-            return RunRecord(self.output_dir, settings, data, world_size), None
+        checkpoint, passed_over = checkpoints.newest_intact(self.output_dir)
         step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-        record = RunRecord(self.output_dir, settings, data, world_size, step)
+        for sentence in passed_over:
+            log.say(f"warning: {sentence}")
+        # A run that was stopped before its first checkpoint is begun anew, with whatever settings.
+        goes_on = bool(checkpoint or passed_over)
+        record = RunRecord(self.output_dir, self._settings, data, args.world_size, step if goes_on else None)
         for change in record.changed:
-            self.trainer.train_log.say(f"other than before: {change}")
-        self.trainer.train_log.say(f"Going on from step {step}.")
-        self.trainer.train_log.begin(step)
+            log.say(f"other than before: {change}")
+        if goes_on:
+            log.say(f"Going on from step {step}.")
+        log.begin(step)
+        if not checkpoint:
+            return record, None
         # What a smaller save_total_limit no longer keeps makes room for the next checkpoint.
-        checkpoints.rotate(self.output_dir, self.training_args.save_total_limit, _best_step(checkpoint))
-        return record, str(checkpoint) if checkpoint else None
+        best = json.loads((checkpoint / TRAINER_STATE_NAME).read_bytes())["best_global_step"]
+        checkpoints.rotate(self.output_dir, args.save_total_limit, {best} - {None})
+        return record, str(checkpoint)
 
     def _finish(self, record: RunRecord) -> None:
         """Put the best checkpoint's model into ``output_dir``, and say in the last lines whether it is worth it."""
@@ -228,9 +229,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         base = record.run.base if self.trainer.held_out else None
         best = state.best_global_step if base else state.global_step
         checkpoint = self.output_dir / f"checkpoint-{best}"
-        needed = (checkpoint / checkpoints.WEIGHTS).stat().st_size
-        with checkpoints.full_disk_explained(self.output_dir, "the model", needed):
-            checkpoints.publish(checkpoint, self.output_dir)
+        checkpoints.publish(checkpoint, self.output_dir)
         if told := self.trainer.tell_empty_steps():
             log.say(f"warning: {told}")
         if base:
@@ -266,7 +265,7 @@ class Runner(EncoderOnlyEmbedderM3Runner):
                 mixture.set(one)
                 found = trainer.held_out.measure(mixture.model, self.tokenizer, trainer.accelerator.autocast)
                 measured[one] = found[figure]
-            share = best_share(measured)
+            share = max(sorted(measured), key=measured.__getitem__)  # of equals the one with most of the base
             shown = ", ".join(f"{value:.3f} with {one:g} of it" for one, value in measured.items())
             why = f"{figure.replace('_', ' ')}: {shown}"
         mixture.set(share)
@@ -283,13 +282,6 @@ def tell_best(figure: str, before: float, after: float, step: int, state) -> str
     if after > before:
         return told + f"and {before:.3f} before training."
     return told + f"WORSE than the {before:.3f} before training. Keep the base model; README says what to try."
-
-
-def _best_step(checkpoint: Path | None) -> set[int]:
-    if not checkpoint:
-        return set()
-    best = json.loads((checkpoint / "trainer_state.json").read_text("utf-8"))["best_global_step"]
-    return {best} - {None}
 
 
 def _tell_heads(folder: str) -> None:

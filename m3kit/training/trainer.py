@@ -18,15 +18,14 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from m3kit.training import checkpoints
-from m3kit.training.batches import EpochSampler
+from m3kit.run_folder import checkpoints
+from m3kit.run_folder.saving import write_model_extras
+from m3kit.run_folder.stopping import StopRequest, ignore_signals
+from m3kit.run_folder.train_log import Meter, TrainLog
 from m3kit.training.evaluation import HeldOut
 from m3kit.training.fit import fit
 from m3kit.training.guards import Guard, tell_empty
 from m3kit.training.lora import load_adapters, save_adapters
-from m3kit.training.saving import write_model_extras
-from m3kit.training.stopping import StopRequest, ignore_signals
-from m3kit.training.train_log import Meter, TrainLog
 
 # Steps that teach nothing are told after so many, and once more at the end.
 FIRST_STEPS = 100
@@ -60,11 +59,13 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
     # ---- Batches ----
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches made ahead by other processes; which ones, the data set knows by their number alone (S2, D8)."""
+        """Batches made ahead by other processes; which ones, the data set knows by their number alone (S2, D8).
+
+        Not accelerate's loader, which would deal them out over the processes once more.
+        """
         args = self.args
-        return EpochLoader(
+        return DataLoader(
             self.train_dataset,
-            batch_sampler=EpochSampler(len(self.train_dataset)),
             collate_fn=self.data_collator,
             num_workers=args.dataloader_num_workers,
             prefetch_factor=args.dataloader_prefetch_factor,
@@ -87,7 +88,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         self._loss_scale = model.optimizer.loss_scale if self._lacks_scale(model) else 1.0
         if self._loss_scale != 1 and loss.requires_grad:
             loss.register_hook(lambda gradient, scale=self._loss_scale: gradient * scale)
-        return (loss, outputs) if return_outputs else loss
+        return loss
 
     def _get_grad_norm(self, model, grad_norm=None):
         """The true norm: of DeepSpeed's two optimizers in fp16 one gives it multiplied by the loss scale."""
@@ -101,29 +102,12 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         names = ("FP16_Optimizer", "FP16_UnfusedOptimizer")
         return self.args.fp16 and type(getattr(model, "optimizer", None)).__name__ in names
 
-    def note_skipped_step(self) -> None:
-        """After the optimizer: a fused one skips an overflow by itself, unnoticed, and the schedule would go on."""
-        if getattr(self.accelerator, "scaler", None) is not None and not math.isfinite(self.gradient_norm or 0.0):
-            self.optimizer._is_overflow = True
-        self.skipped_steps += self.accelerator.optimizer_step_was_skipped
-
-    def end_step(self) -> None:
-        """After every step: is it still learning, and was it asked to stop? All processes decide alike."""
-        own = self.guard.take_gradients()
-        step, (stopped_by, *gradients) = self.meter.reduce([self.stop.number, *own])
-        self.stop.seconds = max(self.meter.durations)
-        skipped = self.accelerator.optimizer_step_was_skipped
-        loss = step["loss"] / step["micro_batches"]
-        self.guard.check(self.state.global_step, loss, self.gradient_norm, gradients, skipped)
-        if stopped_by:
-            self._stop(self.stop.number)
-
-    def _stop(self, number: int) -> None:
+    def stop_now(self) -> None:
         """Make this step the last, and save it."""
         self.control.should_training_stop = self.control.should_save = True
         self.control.should_evaluate = False
-        # It may have come to another process only.
-        self.stopped = number or signal.SIGTERM
+        # The signal may have come to another process only.
+        self.stopped = self.stop.number or signal.SIGTERM
 
     def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
         super()._maybe_log_save_evaluate(*args, **kwargs)
@@ -167,7 +151,7 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
             broadcast_object_list(figures)
         (measured,) = figures
         if measured is None:
-            self._stop(self.stop.number)
+            self.stop_now()
             return {}
         self.log({**measured, "eval_seconds": time.monotonic() - started})
         self.control: TrainerControl = self.callback_handler.on_evaluate(self.args, self.state, self.control, measured)
@@ -257,15 +241,6 @@ class Trainer(EncoderOnlyEmbedderM3Trainer):
         return math.ceil(len(self.train_dataset) / self.args.gradient_accumulation_steps)
 
 
-class EpochLoader(DataLoader):
-    """Tells the sampler which epoch it is; accelerate's loader would also deal the batches out over the processes."""
-
-    batch_sampler: EpochSampler
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)
-
-
 class Steps(TrainerCallback):
     """What the trainer does at each point of transformers' training loop."""
 
@@ -298,13 +273,29 @@ class Steps(TrainerCallback):
         trainer.stop.patient = True
         trainer.meter.mark()
 
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.trainer.train_dataset.epoch = state.global_step // self.trainer.steps_per_epoch
+
     def on_optimizer_step(self, args, state, control, **kwargs):
-        self.trainer.note_skipped_step()
+        """A fused optimizer skips an overflow by itself, unnoticed, and the schedule would go on."""
+        trainer = self.trainer
+        has_scaler = getattr(trainer.accelerator, "scaler", None) is not None
+        if has_scaler and not math.isfinite(trainer.gradient_norm or 0.0):
+            trainer.optimizer._is_overflow = True
+        trainer.skipped_steps += trainer.accelerator.optimizer_step_was_skipped
 
     def on_step_end(self, args, state, control, **kwargs):
+        """Is it still learning, and was it asked to stop? All processes decide alike."""
         control.should_evaluate = self._evaluates(state)
         control.should_save = control.should_save or state.global_step >= state.max_steps
-        self.trainer.end_step()
+        trainer = self.trainer
+        own = trainer.guard.take_gradients()
+        step, (stopped, *gradients) = trainer.meter.reduce([trainer.stop.number, *own])
+        trainer.stop.seconds = max(trainer.meter.durations)
+        skipped, loss = trainer.accelerator.optimizer_step_was_skipped, step["loss"] / step["micro_batches"]
+        trainer.guard.check(state.global_step, loss, trainer.gradient_norm, gradients, skipped)
+        if stopped:
+            trainer.stop_now()
 
     def _evaluates(self, state) -> bool:
         due = state.global_step >= state.max_steps or state.global_step % state.eval_steps == 0

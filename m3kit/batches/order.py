@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
 
 import numpy as np
+from torch.utils.data import get_worker_info
 
-from m3kit.training.layout import Candidate, Drawn, lay_out
-from m3kit.training.rows import Row
+from m3kit.batches.layout import Candidate, Drawn, lay_out
+from m3kit.batches.rows import Row
+
+logger = logging.getLogger(__name__)
 
 # Batches that are laid out together: enough that there is another for a row whose texts clash, and no more than take a
 # second or two where most rows do.
@@ -22,23 +26,6 @@ ORDER, PERMUTATION, DRAWING, SHUFFLING = range(4)
 
 def generator(*key: int) -> np.random.Generator:
     return np.random.default_rng(key)
-
-
-class EpochSampler:
-    """A batch sampler for torch's DataLoader: the numbers of an epoch's items, one by one."""
-
-    def __init__(self, batches: int) -> None:
-        self.batches, self.epoch = batches, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return self.batches
-
-    def __iter__(self) -> Iterator[list[int]]:
-        first = self.epoch * self.batches
-        return ([number] for number in range(first, first + self.batches))
 
 
 @dataclass
@@ -54,9 +41,10 @@ class RowSet:
     processes: int
     shares_negatives: bool
     seed: tuple[int, ...] = ()
-    # What was asked for last: a pass's order, and by (pass, block) its batches with what is to be told of them.
+    told: set[str] = field(init=False, default_factory=set)  # of what is told once
+    # What was asked for last: a pass's order, and by (pass, block) its batches.
     _order: tuple[int, np.ndarray] = field(init=False, default=(-1, np.empty(0, int)))
-    _block: tuple[tuple[int, int], list[list[Drawn]], str] = field(init=False, default=((-1, -1), [], ""))
+    _block: tuple[tuple[int, int], list[list[Drawn]]] = field(init=False, default=((-1, -1), []))
 
     @property
     def name(self) -> str:
@@ -71,15 +59,15 @@ class RowSet:
         """Of one pass. The rows that are over are others each time."""
         return len(self.rows) // self.global_size
 
-    def batch(self, running: int) -> tuple[list[Drawn], str]:
-        """The batch with this number since the first epoch, over all processes; and what is to be told, if any."""
+    def batch(self, running: int) -> list[Drawn]:
+        """The batch with this number since the first epoch, over all processes."""
         done, number = divmod(running, self.batches)
         block = min(number // BLOCK, max(self.batches // BLOCK, 1) - 1)
         if self._block[0] != (done, block):
-            self._block = (done, block), *self._lay_out(done, block)
-        return self._block[1][number - block * BLOCK], self._block[2]
+            self._block = (done, block), self._lay_out(done, block)
+        return self._block[1][number - block * BLOCK]
 
-    def _lay_out(self, done: int, block: int) -> tuple[list[list[Drawn]], str]:
+    def _lay_out(self, done: int, block: int) -> list[list[Drawn]]:
         if self._order[0] != done:
             self._order = done, generator(*self.seed, PERMUTATION, done).permutation(len(self.rows))
         # The last block is longer, and has the rows that are over.
@@ -94,17 +82,26 @@ class RowSet:
             candidates.append(Candidate(row, query, pos, neg, row.group, random))
         made = lay_out(candidates, count, self.global_size, self.processes, self.shares_negatives)
         if made.clashes:
-            return made.batches, (
-                f"{self.name}: some batches hold a passage twice, or one that answers another query: too many rows "
-                f"share it for {self.processes} processes to have others"
+            self._tell(
+                "clashes",
+                "some batches hold a passage twice, or one that answers another query: too many rows share it for "
+                f"{self.processes} processes to have others",
             )
-        if made.left_over > FEW_LEFT_OVER * len(numbers):
-            return made.batches, (
-                f"{self.name}: about {made.left_over / len(numbers):.0%} of the rows have no place in an epoch: they "
-                "share passages with too many others, and no batch may hold one twice; smaller batches have room for "
-                "more, and a folder whose name ends in no_in_batch_neg has no such limit"
+        elif made.left_over > FEW_LEFT_OVER * len(numbers):
+            self._tell(
+                "left over",
+                f"about {made.left_over / len(numbers):.0%} of the rows have no place in an epoch: they share passages "
+                "with too many others, and no batch may hold one twice; smaller batches have room for more, and a "
+                "folder whose name ends in no_in_batch_neg has no such limit",
             )
-        return made.batches, ""
+        return made.batches
+
+    def _tell(self, what: str, told: str) -> None:
+        """Once, and by the first only of the processes that make batches ahead."""
+        worker = get_worker_info()
+        if what not in self.told and not (worker and worker.id):
+            logger.warning(f"{self.name}: {told}")
+        self.told.add(what)
 
     def heaviest(self) -> list[Drawn]:
         """The longest texts: at least as many characters as any batch of one process has."""

@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import datasets
 from xxhash import xxh3_64_intdigest
 
+from m3kit.batches.arguments import DataArguments
 from m3kit.data.convert import GRADED
 from m3kit.errors import KitError
-from m3kit.training.arguments import DataArguments
+
+logger = logging.getLogger(__name__)
 
 PREPARE = "train on what `python -m m3kit prepare` writes"
 NEEDED, SCORES, FURTHER = ("query", "pos", "neg", "prompt"), ("pos_scores", "neg_scores"), ("type", "train_group_size")
@@ -69,7 +71,7 @@ def as_encoded(args: DataArguments, kind: str, row: dict[str, Any], passages: li
     return args.query_instruction_format.format(row["prompt"], row["query"]), passages
 
 
-def load_file(path: str, args: DataArguments, seed: int, log: logging.Logger, teacher_as_is: bool) -> File:
+def load_file(path: str, args: DataArguments, seed: int, teacher_as_is: bool) -> File:
     """Raises ``KitError`` for what trains on nonsense or fails deep inside; ``m3kit prepare`` writes rows that pass."""
     kinds: dict[Kind, list[Row]] = {}
     if not os.path.getsize(path):
@@ -102,9 +104,9 @@ def load_file(path: str, args: DataArguments, seed: int, log: logging.Logger, te
         raise KitError(f"{path}: rows of type {GRADED} and others; put each in a file of their own")
     if args.knowledge_distillation and scored < len(data):
         others = "the others are trained without a teacher, in batches of their own"
-        log.warning(f"teacher scores in {scored} of {len(data)} rows of {path}; {others}")
+        logger.warning(f"teacher scores in {scored} of {len(data)} rows of {path}; {others}")
     if scored and GRADED not in types and as_probabilities and teacher_as_is:
-        log.warning(
+        logger.warning(
             f"all teacher scores of {path} lie within 0 … 1, as probabilities and cosines do; they go through a "
             "softmax as they are, which makes them nearly equal: give a reranker's raw scores, from before its sigmoid "
             "(D7), or set --teacher_temperature 0.05, or --teacher_normalisation zscore"

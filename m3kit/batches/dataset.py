@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import logging
-import re
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import Dataset
 from xxhash import xxh3_64
 
+from m3kit.batches.arguments import DataArguments
+from m3kit.batches.layout import Drawn
+from m3kit.batches.order import ORDER, SHUFFLING, RowSet, generator, share_out
+from m3kit.batches.rows import SCORES, as_encoded
+from m3kit.batches.sets import load_sets
 from m3kit.data.convert import GRADED
-from m3kit.training.arguments import DataArguments
-from m3kit.training.batches import ORDER, SHUFFLING, RowSet, generator, share_out
-from m3kit.training.layout import Drawn
-from m3kit.training.rows import SCORES, as_encoded
-from m3kit.training.sets import load_sets
-
-# What the first process says is enough.
-QUIET = logging.getLogger(f"{__name__}.quiet")
-QUIET.disabled = True
 
 Item = tuple[list[str], list[str], list[float] | None, bool]
 
 
 class SameDatasetTrainDataset(Dataset):
     """Item epoch × len + step is this process's share of the batch of that step: (queries, passages, scores, flag).
+    With ``epoch`` set, as for a loader that counts its steps from 0, items are counted from the first of that epoch.
 
     For each query come its passages, as many in all processes, the positive first; and their scores, if there is a
     teacher. The flag says that the passages of other rows are no negatives. In a batch, over all processes, no query or
@@ -54,12 +50,11 @@ class SameDatasetTrainDataset(Dataset):
     ) -> None:
         """``teacher_as_is``: no setting changes the scale of teacher scores, so that of the rows is looked at."""
         self.args, self.seed, self.process_index, self.num_processes = args, seed, process_index, num_processes
-        self.log = QUIET if process_index else logging.getLogger(__name__)
-        self.sets = load_sets(args, default_batch_size, seed, num_processes, self.log, teacher_as_is)
+        self.sets = load_sets(args, default_batch_size, seed, num_processes, teacher_as_is)
         sizes = [len(rows.rows) for rows in self.sets]
         self.counts = share_out([rows.batches for rows in self.sets], sizes, args.mixing_temperature)
-        self._epoch: tuple[int, np.ndarray] = (-1, np.empty(0, int))  # the last asked for: the set of each step
-        self._told: set[str] = set()
+        self.epoch = 0
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))  # the epoch last asked for: the set of each step
 
     def describe(self) -> list[dict[str, Any]]:
         """What is trained on, an entry a data set; the digest tells whether its files were changed."""
@@ -93,26 +88,21 @@ class SameDatasetTrainDataset(Dataset):
         return int(self.counts.sum())
 
     def __iter__(self) -> Iterator[Item]:
-        """Those of the first epoch: there is an item for any number, so Python's own way would never end."""
+        """Those of an epoch: there is an item for any number, so Python's own way would never end."""
         return (self[number] for number in range(len(self)))
 
     def __getitem__(self, number: int) -> Item:
         if number < 0:
             raise IndexError(f"batches are counted from 0, not {number}")
+        number += self.epoch * len(self)
         epoch, step = divmod(number, len(self))
-        if self._epoch[0] != epoch:
+        if self._order[0] != epoch:
             order = np.repeat(np.arange(len(self.sets)), self.counts)
-            self._epoch = epoch, generator(self.seed, ORDER, epoch).permutation(order)
+            self._order = epoch, generator(self.seed, ORDER, epoch).permutation(order)
         # Which set comes is left to chance; the batches of one come in order, so that each row comes as often.
-        place = self._epoch[1][step]
-        before = np.count_nonzero(self._epoch[1][:step] == place)
-        batch, told = self.sets[place].batch(int(epoch * self.counts[place] + before))
-        worker = get_worker_info()
-        # The share of the rows that it names is another in each block: once is enough.
-        what = re.sub("[0-9]+%", "", told)
-        if told and what not in self._told and not (worker and worker.id):
-            self._told.add(what)
-            self.log.warning(told)
+        place = self._order[1][step]
+        before = np.count_nonzero(self._order[1][:step] == place)
+        batch = self.sets[place].batch(int(epoch * self.counts[place] + before))
         share = len(batch) // self.num_processes
         mine = batch[self.process_index * share : (self.process_index + 1) * share]
         return self._item(self.sets[place], mine, generator(self.seed, SHUFFLING, number, self.process_index))
@@ -147,6 +137,5 @@ def _digest(paths: Sequence[str]) -> str:
     found = xxh3_64()
     for path in paths:
         with open(path, "rb") as file:
-            while chunk := file.read(1 << 20):
-                found.update(chunk)
+            hashlib.file_digest(file, lambda: found)
     return found.hexdigest()

@@ -16,14 +16,14 @@ from collections import defaultdict
 from dataclasses import asdict, replace
 from fnmatch import fnmatch
 from pathlib import Path, PurePath
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from m3kit import records
 from m3kit.errors import KitError
 from m3kit.records import RUN, Run
-from m3kit.training.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
+from m3kit.run_folder.checkpoints import WEIGHTS, clear_scratch, list_checkpoints, sync
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +43,8 @@ LEFT_BY_A_RUN = """model.safetensors colbert_linear.pt sparse_linear.pt metrics.
 OVERWRITE = "give --overwrite_output_dir True to delete that run and train anew"
 
 
-def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resume"]:
-    """Lock the folder for this process, and say whether it is new, or holds a run to go on with (S3).
+def claim_output_dir(output_dir: Path, overwrite: bool) -> None:
+    """Lock the folder for this process: it is new, or holds a run to go on with (S3).
 
     With ``overwrite`` a run that it holds is deleted. Raises ``KitError`` for a folder that another process is
     training in, that cannot be written in, or that holds a run that is finished or not the kit's.
@@ -58,7 +58,7 @@ def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resum
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        return "new"
+        return
     record = read_record(output_dir)
     held += [output_dir / WEIGHTS] if (output_dir / WEIGHTS).exists() else []
     if held and not record:
@@ -70,7 +70,6 @@ def claim_output_dir(output_dir: Path, overwrite: bool) -> Literal["new", "resum
         raise KitError(
             f"{output_dir} already holds a finished training run; choose another --output_dir, or {OVERWRITE}"
         )
-    return "resume" if record else "new"
 
 
 def _lock(output_dir: Path) -> None:
@@ -162,13 +161,9 @@ class RunRecord:
 
     def _write(self) -> None:
         temporary = self._path.with_name(f".{RUN}.tmp")
-        try:
-            temporary.write_text(json.dumps(asdict(self.run), ensure_ascii=False, indent=2) + "\n", "utf-8")
-            sync(temporary)
-            os.replace(temporary, self._path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        temporary.write_text(json.dumps(asdict(self.run), ensure_ascii=False, indent=2) + "\n", "utf-8")
+        sync(temporary)
+        os.replace(temporary, self._path)
         sync(self._path.parent)
 
 

@@ -84,8 +84,7 @@ def flaw(folder: Path) -> str | None:
                 return f"{name} is missing"
             if now[name]["bytes"] != entry["bytes"]:
                 return f"{name} is {now[name]['bytes']:,} bytes instead of {entry['bytes']:,}"
-            # Earlier versions of the kit kept a digest of the whole file: of these only the size is compared.
-            if "xxh3_64" not in entry and now[name]["ends"] != entry["ends"]:
+            if now[name]["ends"] != entry["ends"]:
                 return f"{name} does not hold what was written"
         return None if sealed["files"] else f"{SEAL} is damaged"
     except FileNotFoundError:
@@ -123,18 +122,19 @@ def rotate(output_dir: Path, limit: int | None, keep: Set[int] = frozenset()) ->
 def publish(checkpoint: Path, output_dir: Path) -> None:
     """Copy a checkpoint's model into ``output_dir``, the weights last: no reader ever meets half a file.
 
-    Copies, not links: who edits the model there must not change the checkpoint.
+    Copies, not links: who edits the model there must not change the checkpoint. Raises ``KitError`` on a full disk.
     """
-    copies = output_dir / SCRATCH / "model"
-    shutil.copytree(checkpoint, copies, ignore=shutil.ignore_patterns(*NOT_THE_MODEL), copy_function=shutil.copy)
-    names = sorted(path.relative_to(copies) for path in copies.rglob("*"))
-    for name in names:
-        sync(copies / name)
-    for name in sorted(names, key=lambda name: name.as_posix() == WEIGHTS):
-        if (copies / name).is_dir():
-            (output_dir / name).mkdir(exist_ok=True)
-        else:
-            os.replace(copies / name, output_dir / name)
+    copies, but = output_dir / SCRATCH / "model", shutil.ignore_patterns(*NOT_THE_MODEL)
+    with full_disk_explained(output_dir, "the model", (checkpoint / WEIGHTS).stat().st_size):
+        shutil.copytree(checkpoint, copies, ignore=but, copy_function=shutil.copy)
+        names = sorted(path.relative_to(copies) for path in copies.rglob("*"))
+        for name in names:
+            sync(copies / name)
+        for name in sorted(names, key=lambda name: name.as_posix() == WEIGHTS):
+            if (copies / name).is_dir():
+                (output_dir / name).mkdir(exist_ok=True)
+            else:
+                os.replace(copies / name, output_dir / name)
     for folder in {(output_dir / name).parent for name in names}:
         sync(folder)
     shutil.rmtree(output_dir / SCRATCH, ignore_errors=True)

@@ -47,7 +47,7 @@ class Meter:
             found |= {name: value, f"{name}_count": 1}
         self.step.update(found)
         for side in ("queries", "passages"):
-            for part in inputs[side] if isinstance(inputs[side], list) else [inputs[side]]:
+            for part in inputs[side]:
                 mask = part["attention_mask"]
                 queries = len(mask) if side == "queries" else 0
                 self.step.update(texts=len(mask), queries=queries, tokens=mask.sum(), positions=mask.numel())

@@ -25,7 +25,7 @@ class Stopped(BaseException):
 
 
 class StopRequest:
-    """Holds the signal that came. Outside of training it ends the process at once, for there is nothing to save.
+    """Holds the signal that comes. Outside of training it ends the process at once, for there is nothing to save.
 
     transformers' own `enable_jit_checkpoint` has each process decide alone, and waits three seconds first: two
     processes then save after different steps, or wait for each other for ever.
@@ -36,8 +36,6 @@ class StopRequest:
         self.patient = False
         # What a step takes at most.
         self.seconds = 0.0
-
-    def install(self) -> None:
         for number in SIGNALS:
             signal.signal(number, self._note)
 
