@@ -48,11 +48,6 @@ case "$1 $2 ${3:-}" in
       echo '{}' >"$folder/eval/$FAKE_HELD_OUT"
     fi
     ;;
-  '-m m3kit.training.batch_size '*)
-    [[ ${FAKE_FAILS:-} != batch_size ]] || exit 3
-    echo 'Batch size 16 (auto): because' >&2
-    echo '16 8192'
-    ;;
   '-m m3kit recipe') printf '%s\n' --learning_rate 5e-05 --merge_shares 0.5 0.7 ;;
   '-m m3kit evaluate') echo 'the table' ;;
 esac
