@@ -38,6 +38,8 @@ class HybridSearcher:
         if not settings:
             raise KitError(f"there is no {file}; python -m m3kit evaluate writes it where there is retrieval data")
         self.weights, passages = settings.weights, list(passages)
+        if not passages:
+            raise KitError("there are no passages to search; give one or more")
         model = find_model("model", str(folder) if settings.model == "." else settings.model)
         heads = bool(self.weights["sparse"] or self.weights["colbert"])
         if heads and model.colbert_size is None:

@@ -72,6 +72,12 @@ def test_a_model_that_gives_nan_is_refused(model_folder, tmp_path):
         encoder.queries(["river"])
 
 
+def test_general_data_that_are_not_there_are_told_with_their_own_option(tmp_path, capsys):
+    eval_data, words = write_beir(tmp_path / "eval"), ["--models", "base=x", "--output_dir", str(tmp_path)]
+    assert main(["evaluate", *words, "--eval_data", str(eval_data), "--general_data", str(tmp_path / "no")]) == 1
+    assert "no does not exist; give --general_data a folder" in capsys.readouterr().err
+
+
 # ---- the command ---------------------------------------------------------------------------------------------------
 
 
@@ -215,6 +221,13 @@ def test_queries_that_chose_a_checkpoint_do_not_judge_it(model_folder, tmp_path,
     assert metrics["queries"] == (len(judges.retrieval.queries) if chosen_on == "half" else 120)
     assert not chooses.retrieval.queries.keys() & judges.retrieval.queries.keys()
     assert said in metrics["judged_on"]
+    # Held-out rows move with their run.
+    moved = Path(shutil.copytree(run, tmp_path / "moved"))
+    (moved / "run.json").write_text(json.dumps(record | {"settings": {"eval_data": "/gone/run/prepared/eval"}}))
+    held_out = shutil.copytree(eval_data, moved / "prepared" / "eval")
+    words[2] = f"tuned={moved}"
+    assert main(["evaluate", *words, "--eval_data", str(held_out), "--output_dir", str(moved)]) == 0
+    assert said in json.loads(capsys.readouterr().out)["judged_on"]
     # Of other test data all queries judge.
     other = shutil.copytree(eval_data, tmp_path / "other")
     assert main(["evaluate", *words, "--eval_data", str(other), "--output_dir", str(run)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import shutil
 import subprocess
@@ -65,6 +66,7 @@ HEADER = "query-id\tcorpus-id\tscore"
         ({"qrels": [HEADER, "q1 d0 1"]}, "test.tsv:2:", "has 1 fields, not 3"),
         ({"qrels": [HEADER, "q1\td0\tyes"]}, "test.tsv:2:", "no whole number"),
         ({"qrels": [HEADER, "q1\td0\t1", "q9\td0\t1"]}, "test.tsv:3:", "queries.jsonl lacks"),
+        ({"qrels": [HEADER, "q1\td0\t99999999999999999999"]}, "test.tsv:2:", "too large for a grade"),
         ({"qrels": [HEADER, "q1\td99\t1"]}, "test.tsv:2:", "corpus.jsonl lacks"),
         ({"qrels": [HEADER, "q1\td0\t1", "q1\td0\t0"]}, "test.tsv:3:", "scored otherwise"),
         ({"qrels": [HEADER, "q1\td0\t0"]}, "test.tsv:", "no query has a relevant passage"),
@@ -82,6 +84,23 @@ def test_bytes_that_are_not_utf8_are_told_with_their_line(tmp_path):
     (folder / "corpus.jsonl").write_bytes(GOOD.encode() + b'\n{"_id": "d1", "text": "\xff"}\n')
     with pytest.raises(KitError, match=r"corpus.jsonl:2: not UTF-8"):
         read_eval_data(folder)
+
+
+@pytest.mark.parametrize("made", [lambda text: text.encode("utf-16"), lambda text: gzip.compress(text.encode())])
+def test_qrels_are_read_from_whatever_the_texts_are_read_from(tmp_path, made):
+    folder = write_beir(tmp_path)
+    qrels = folder / "qrels" / "test.tsv"
+    expected = read_eval_data(folder).qrels
+    qrels.write_bytes(made(qrels.read_text()))
+    assert read_eval_data(folder).qrels == expected
+
+
+def test_one_message_for_qrels_of_another_encoding(tmp_path):
+    folder = write_beir(tmp_path)
+    (folder / "qrels" / "test.tsv").write_bytes(f"{HEADER}\nq\xe9\td0\t1\nq\xe8\td0\t1\n".encode("latin-1"))
+    with pytest.raises(KitError, match=r"^1 problem in .*\n.*test.tsv:2: is not UTF-8; convert it: iconv") as error:
+        read_eval_data(folder)
+    assert "m3kit check" not in str(error.value)
 
 
 def test_missing_files_are_named(tmp_path):

@@ -102,6 +102,11 @@ def row(**changed) -> list[dict]:
         ({"sts": '{"sentence1": "x"\n'}, f"{STS}:1:", "not valid JSON"),
         ({"sts": "[1]\n"}, f"{STS}:1:", "instead of an object"),
         ({"sts": ""}, f"{STS}:1:", "the file is empty"),
+        (
+            {"sts": [{"query": "x", "pos": ["y"], "score": 1}]},
+            f"{STS}:1:",
+            "its columns are 'query', 'pos', 'score'; write {\"sentence1\"",
+        ),
         ({"sts": pair(sentence1=" ")}, f"{STS}:7:", '"sentence1" is empty'),
         ({"sts": pair(sentence2=3)}, f"{STS}:7:", '"sentence2" is a int, not a string'),
         ({"sts": pair(score="high")}, f"{STS}:7:", "\"score\" is 'high', not a number"),

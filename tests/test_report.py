@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shlex
+import shutil
 from dataclasses import replace
 from random import Random
 
@@ -212,6 +214,30 @@ def test_a_broken_file_is_named_with_the_cure(tmp_path, file, content, capsys):
     assert f"{folder / file} is damaged" in told
     assert ("python -m m3kit evaluate --output_dir" if file == "metrics.json" else "delete it") in told
     assert not (folder / "report.html").exists()
+
+
+def test_a_folder_in_the_place_of_the_card_stays(tmp_path, capsys):
+    folder = write_run(tmp_path / "run")
+    (folder / "README.md").mkdir()
+    assert main(["report", str(folder)]) == 0
+    assert "README.md there is your own and stays. The model card is" in capsys.readouterr().err
+
+
+def test_rows_of_the_training_data_are_told_of_where_the_card_shows_some(tmp_path, capsys):
+    folder = write_run(tmp_path / "run")
+    assert main(["report", str(folder)]) == 0
+    shown = "| query | right | not right |" in (folder / "README.md").read_text("utf-8")
+    assert ("it shows some rows of the training data" in capsys.readouterr().err) == shown
+    shutil.rmtree(folder / "prepared", ignore_errors=True)
+    assert main(["report", str(folder)]) == 0
+    assert "rows of the training data" not in capsys.readouterr().err
+
+
+def test_the_cure_can_be_pasted_whatever_the_folder_is_called(tmp_path, capsys):
+    folder = write_run(tmp_path / "my 'run'")
+    (folder / "metrics.json").write_text("{")
+    assert main(["report", str(folder)]) == 1
+    assert capsys.readouterr().err.endswith(f" --output_dir {shlex.quote(str(folder))}\n")
 
 
 def places(value, *path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 import sys
 
@@ -265,7 +266,9 @@ def test_what_cannot_be_searched_gets_a_sentence_with_its_cure(run, model_folder
     assert "give --base a model, and --corpus" in refused(model_folder, "q")
     assert "there is no file of passages nope; give --corpus" in refused(run, "q", "--corpus", "nope")
     assert "has no hybrid.json; python -m m3kit evaluate --output_dir" in refused(run, "q", "--score", "served")
+    assert f"--output_dir {shlex.quote(str(run))} writes it" in refused(run, "q", "--score", "served")
     assert "leave --serve out" in refused(run, "q", "--serve")
+    assert "the query is empty; give one in quotes" in refused(run, " ")
     assert "holds no model (no config.json)" in refused(run, "q", "--base", tmp_path)
 
     record = json.loads((run / "run.json").read_text())
@@ -278,6 +281,12 @@ def test_what_cannot_be_searched_gets_a_sentence_with_its_cure(run, model_folder
     assert "is not finished; train it to its end" in refused(run, "q")
     (run / "run.json").write_text("{")
     assert "has a damaged run.json" in refused(run, "q")
+
+
+def test_bytes_from_stdin_that_are_no_text_are_searched_for_as_far_as_they_are(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"river \xff\n"), "utf-8"))
+    assert main(["search", str(run), "--json", "--device", "cpu"]) == 0
+    assert json.loads(capsys.readouterr().out)["queries"][0]["query"] == "river \ufffd"
 
 
 def test_any_model_can_be_searched_beside_a_base(model_folder, tmp_path, capsys):

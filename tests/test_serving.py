@@ -19,6 +19,7 @@ from m3kit.evaluation.serving import (
     DEFAULT,
     LEAST_TO_CHOOSE,
     PARTS,
+    _place,
     cost,
     cross_validate,
     grid,
@@ -286,8 +287,23 @@ def test_a_folder_without_weights_gets_a_sentence(model_folder, evaluated, tmp_p
     other = json.dumps(hybrid | {"bm25": hybrid["bm25"] | {"k1": 1.5}})
     for wrong in ("{", "[]", '{"weights": {"dense": 1}}', other):
         (run / "hybrid.json").write_text(wrong)
-        with pytest.raises(KitError, match="evaluate again"):
+        with pytest.raises(KitError, match="evaluate again: .* --output_dir"):
             HybridSearcher(run, list(PASSAGES.values()))
+
+
+def test_no_passages_get_a_sentence(evaluated, tmp_path):
+    from m3kit.hybrid import HybridSearcher
+
+    with pytest.raises(KitError, match="no passages to search"):
+        HybridSearcher(with_weights(evaluated, tmp_path, WEIGHTS[2]), [])
+
+
+def test_a_model_is_found_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "a model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert _place("a model", tmp_path / "figures") == str(tmp_path / "a model")
+    assert _place("a model", tmp_path / "a model") == "."
+    assert _place("BAAI/bge-m3", tmp_path) == "BAAI/bge-m3"
 
 
 @pytest.mark.parametrize("language, found", [("english", [0]), ("mixed: english 50%, german 50%", [])])

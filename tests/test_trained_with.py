@@ -10,6 +10,11 @@ from m3kit.encoding.trained_with import Encoding, trained_encoding, training_tol
 from m3kit.errors import KitError
 
 
+def test_a_file_of_another_tool_by_the_name_of_the_record_says_nothing(tmp_path):
+    (tmp_path / "run.json").write_text("[1]")
+    assert trained_encoding(tmp_path, {}) == Encoding()
+
+
 def write(folder, name: str, content) -> None:
     (folder / name).parent.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content))

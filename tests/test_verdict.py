@@ -92,6 +92,17 @@ def test_which_score_to_serve_and_why():
     assert "Serve plain keyword search" in result(0.5, 0.6, says="BM25").verdict
 
 
+def test_what_was_forgotten_counts_without_retrieval_too():
+    forgotten = result(0.5, 0.6, general=(0.5, 0.4), general_p=0.01)
+    better = {"tuned": {"sts": {"Spearman": change(0.5, 0.6)}}}
+    assert outcome(replace(forgotten, lead=None, task_comparisons=better)) == "mixed"
+    assert outcome(replace(result(0.5, 0.6), lead=None, task_comparisons=better)) == "better"
+
+
+def test_keyword_search_is_not_to_be_served_and_the_model_used():
+    assert result(0.5, 0.6, says="BM25").verdict.splitlines()[-1].startswith("Next: serve keyword search meanwhile")
+
+
 def test_dense_vectors_are_told_beside_another_lead():
     metrics = replace(result(0.5, 0.6), lead="colbert")
     assert "By dense vectors alone, which a vector database needs, it is 48; before, 40." in verdict(metrics)

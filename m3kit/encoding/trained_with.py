@@ -40,7 +40,7 @@ def trained_encoding(folder: Path, given: Mapping[str, Any]) -> Encoding:
     known = {name: value for name, value in given.items() if value is not None}
     for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
         record = _read(place / "run.json") or _read(place / MERGED)
-        if record and isinstance(record.get("settings"), dict):
+        if isinstance(record, dict) and isinstance(record.get("settings"), dict):
             settings = record["settings"]
             found = {name: settings[name] for name in asdict(Encoding()) if name in settings}
             found["pooling_method"] = settings.get("sentence_pooling_method", "cls")

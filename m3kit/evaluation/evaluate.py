@@ -113,9 +113,10 @@ def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
     """
     try:
         run = records.read(model / RUN, records.Run, "")
-    except KitError:  # of another tool
-        run = None
-    if not run or not run.chosen_on or Path(run.settings.get("eval_data") or "").resolve() != data.folder.resolve():
+        chose = read_run(model).eval_data("").resolve() if run else None
+    except KitError:  # of another tool, or its test data are gone
+        run = chose = None
+    if not run or not run.chosen_on or chose != data.folder.resolve():
         return data, ""
     if run.chosen_on == "half":
         return choosing_half(data)[1], "Judged by the half of the test data that did not choose the checkpoint."
@@ -175,7 +176,8 @@ def _run_of(args: argparse.Namespace) -> tuple[FoundRun, str]:
 
 
 def _by_hand(folder: Path) -> str:
-    return f"give --models base=… tuned={folder} --output_dir {folder}"
+    tuned, output_dir = shlex.quote(f"tuned={folder}"), shlex.quote(str(folder))
+    return f"give --models base=… {tuned} --output_dir {output_dir}"
 
 
 def parse_models(given: list[str]) -> dict[str, str]:
@@ -198,7 +200,7 @@ def _general(given: str, data: EvalFolder) -> EvalData | None:
         return None
     folder = GENERAL if given == "auto" else Path(given)
     # Once is enough.
-    return None if folder.resolve() == data.folder.resolve() else read_eval_data(folder)
+    return None if folder.resolve() == data.folder.resolve() else read_eval_data(folder, "--general_data")
 
 
 def make_folder(folder: Path) -> None:

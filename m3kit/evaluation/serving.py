@@ -176,6 +176,14 @@ def serving(founds: Mapping[str, Found]) -> Serving:
 # ---- what is kept beside the model ---------------------------------------------------------------------------------
 
 
+def _place(given: str, output_dir: Path) -> str:
+    """A model's folder as it is found from anywhere, and where it moves with hybrid.json; else its name on the Hub."""
+    folder = Path(given).expanduser().absolute()
+    if folder.resolve() == output_dir.resolve():
+        return "."
+    return str(folder) if folder.is_dir() else given
+
+
 def hybrid_settings(metrics: Metrics, output_dir: Path) -> dict:
     """What hybrid.json holds: how the last model is to be served. The same for the same evaluation."""
     assert metrics.serving  # there is nothing to keep without
@@ -183,7 +191,7 @@ def hybrid_settings(metrics: Metrics, output_dir: Path) -> dict:
     served, candidates = metrics.serving.models[name], metrics.settings["candidates"]
     firsts = " and of ".join(NAMES.get(part, part) for part in sources(served.weights))
     return {
-        "model": "." if Path(model.path).resolve() == output_dir.resolve() else model.path,
+        "model": _place(model.path, output_dir),
         "score": served.says,
         "weights": served.weights,
         "candidates": candidates,

@@ -49,15 +49,15 @@ def outcome(metrics: Metrics) -> Outcome:
     if len(metrics.models) == 1:
         return "single"
     tasks = [change.verdict for change in _task_changes(metrics)]
+    forgot = metrics.general and _verdict(metrics.general, metrics.lead or "dense") == "worse"
     if metrics.lead is None:
         # A model that is worse at any of its tasks is no success.
-        return "worse" if "worse" in tasks else "better" if "better" in tasks else "same"
+        return "worse" if "worse" in tasks else "same" if "better" not in tasks else "mixed" if forgot else "better"
     change = _verdict(metrics, metrics.lead)
     if change == "worse":
         return "worse"
     if below_bm25(metrics):
         return "keyword search"
-    forgot = metrics.general and _verdict(metrics.general, metrics.lead) == "worse"
     return "same" if change != "better" else "mixed" if forgot or "worse" in tasks else "better"
 
 
@@ -177,7 +177,8 @@ def _forgotten(metrics: Metrics) -> Iterator[str]:
 
 def _next(metrics: Metrics) -> str:
     best = "more rows of your own data, and --recipe best, which mines hard negatives"
-    if metrics.outcome == "better":
+    serves_words = metrics.serving and metrics.serving.models[metrics.last].says == "BM25"
+    if metrics.outcome == "better" and not serves_words:
         return "use it"
     if metrics.outcome == "worse":
         return (
@@ -189,7 +190,7 @@ def _next(metrics: Metrics) -> str:
             f"use it for text like your own only, or mix some of {metrics.base} back in (python -m m3kit merge, or "
             "--recipe best)"
         )
-    if metrics.outcome == "keyword search":
+    if metrics.outcome == "keyword search" or (metrics.outcome == "better" and serves_words):
         return f"serve keyword search meanwhile, alone or beside the model; what is most likely to help: {best}"
     change = metrics.change(metrics.lead) if metrics.lead else None
     if change and change.change > 0 and change.p < LIKELY:

@@ -52,7 +52,7 @@ class Reading:
 
     def records(self) -> Iterator[Record]:
         """All rows. Raises ``BadRow`` where reading stops, and for a file that holds none at all."""
-        content, damage = _content(self.path, self.notes)
+        content, damage = content_of(self.path, self.notes)
         kind = self._kind(content)
         if damage and (not content or kind in TABLES.values()):  # those have their table of contents at their end
             damage.line = 1
@@ -128,7 +128,7 @@ def _bytes_of(file: Path) -> bytes:
     raise BadRow(what, "put that right or leave the file out", code="unreadable")
 
 
-def _content(file: Path, notes: list[str]) -> tuple[bytes, BadRow | None]:
+def content_of(file: Path, notes: list[str]) -> tuple[bytes, BadRow | None]:
     """What the file holds: unpacked, in UTF-8, with LF at the ends of its lines; and where packed data are damaged.
 
     Raises ``BadRow`` for what is no data.

@@ -120,15 +120,18 @@ def messages(problems: Iterable[Problem]) -> list[str]:
     return found
 
 
-def refuse(problems: list[Problem], where: str) -> None:
-    """Raise ``KitError`` with a message for each kind and file, if there are any problems; ``where`` they are."""
+def refuse(problems: list[Problem], where: str, checked: bool = True) -> None:
+    """Raise ``KitError`` with a message for each kind and file, if there are any problems; ``where`` they are.
+
+    ``checked``: whether `m3kit check`, which reads training data, tells each single one.
+    """
     if not problems:
         return
     found = messages(problems)
     lines = found[:SHOWN]
     if len(found) > SHOWN:
         lines.append(f"… and {len(found) - SHOWN} more kinds and files")
-    if len(problems) > len(lines):
+    if checked and len(problems) > len(lines):
         lines.append("each single one is in: python -m m3kit check --json, with the same paths and options")
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise KitError(f"{count} in {where}:\n  " + "\n  ".join(lines))

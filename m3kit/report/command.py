@@ -19,6 +19,7 @@ from m3kit.report.record import NOT_EVALUATED, read_record
 
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
 KINDS = ("svg", "png")
+ROWS = "\n| query | right | not right |\n"  # of a card that shows some
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,8 +38,9 @@ def run(args: argparse.Namespace) -> None:
         return
     with quiet(args.brief):
         say(made["verdict"])
-        own = f"{CARD} there is your own and stays; " if Path(made["card"]).name != CARD else ""
-        say(f"{own}The model card is {made['card']}; it shows three rows of the training data.")
+        own = f"{CARD} there is your own and stays. " if Path(made["card"]).name != CARD else ""
+        rows = "; it shows some rows of the training data" if ROWS in Path(made["card"]).read_text("utf-8") else ""
+        say(f"{own}The model card is {made['card']}{rows}.")
         if made["plots"]:
             say(f"{len(made['plots']) // 2} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
     print(made["report"])
@@ -53,7 +55,7 @@ def make_report(folder: Path) -> dict:
     from m3kit.report.plots import FILES, draw_plots
 
     card, report = folder / CARD, folder / REPORT
-    if card.exists() and MARK not in card.read_text("utf-8", errors="replace"):
+    if card.exists() and not (card.is_file() and MARK in card.read_text("utf-8", errors="replace")):
         card = folder / CARD_BESIDE
     with bar(None, "drawing the report", ""):
         plots = draw_plots(record)
@@ -65,13 +67,10 @@ def make_report(folder: Path) -> dict:
         if plots:
             (folder / PLOTS).mkdir(exist_ok=True)
         for path, content in (files | texts).items():
-            # Renamed, so that who opens it finds a whole file.
             temporary = path.with_name(f".{path.name}.tmp")
             temporary.write_bytes(content)
-            os.replace(temporary, path)
+            os.replace(temporary, path)  # who opens it finds a whole file
     except OSError as error:
-        raise KitError(
-            f"cannot write the report in {folder} ({error.strerror}); make room, or make it writable"
-        ) from error
+        raise KitError(f"cannot write the report in {folder} ({error.strerror}); make room, or it writable") from error
     made = {"report": str(report), "card": str(card), "plots": sorted(map(str, files))}
     return made | {"verdict": record.metrics.verdict if record.metrics else NOT_EVALUATED}

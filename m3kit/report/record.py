@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def read_record(folder: Path) -> Record:
     """What ``folder`` holds of a run. Raises ``KitError`` where that is nothing, or is damaged."""
     if not folder.is_dir():
         raise KitError(f"there is no folder {folder}; give the output_dir of a run")
-    again = f"evaluate again: python -m m3kit evaluate --output_dir {folder}"
+    again = f"evaluate it: python -m m3kit evaluate --output_dir {shlex.quote(str(folder))}"
     metrics = records.read(folder / METRICS, Metrics, again)
     if metrics and not metrics.models:
         raise KitError(f"{folder / METRICS} is damaged (it names no model); {again}")
@@ -93,7 +94,7 @@ def read_record(folder: Path) -> Record:
     record = Record(folder, metrics, run, manifest)
     _read_log(record)
     missing = (
-        (not metrics, METRICS, "nobody knows whether training helped; python -m m3kit evaluate writes it"),
+        (not metrics, METRICS, f"nobody knows whether training helped; {again}"),
         (metrics and metrics.queries and not metrics.general, "general text", "what was forgotten was not measured"),
         (not run, RUN, "with which settings and versions the model was trained is not known"),
         (not record.steps, LOG, "there are no curves of loss and held-out figure, no speeds and no memory to show"),

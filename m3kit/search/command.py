@@ -10,7 +10,9 @@ side is better; the marks are test data for `m3kit evaluate`. Vectors of the pas
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -51,11 +53,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     if args.serve and (args.query or args.json):
         raise KitError("the page asks for the query itself; leave --serve out, or the query and --json")
+    if args.query is not None and not args.query.strip():
+        raise KitError("the query is empty; give one in quotes, or leave it out to be asked for it")
     given = {field.name: getattr(args, field.name) for field in fields(Encoding)}
     subject = find_subject(args.run, args.base, args.corpus, given)
     score = args.score or (SERVED if subject.served else "dense")
     if score == SERVED and not subject.served:
-        raise KitError(f"{args.run} has no {HYBRID}; python -m m3kit evaluate --output_dir {args.run} writes it")
+        command = f"python -m m3kit evaluate --output_dir {shlex.quote(str(args.run))}"
+        raise KitError(f"{args.run} has no {HYBRID}; {command} writes it")
     say(f"{len(subject.passages)} passages of {subject.corpus}")
     # Late, so that errors in arguments and passages do not wait for torch.
     from m3kit.search.engine import Search
@@ -79,6 +84,8 @@ def run(args: argparse.Namespace) -> None:
 
 def _queries(quiet: bool) -> Iterator[str]:
     """From stdin; on a terminal each is asked for, and an empty line ends."""
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     if not sys.stdin.isatty():
         yield from (line.strip() for line in sys.stdin if line.strip())
         return

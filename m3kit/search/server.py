@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import logging
 import shlex
@@ -173,6 +174,7 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family)
     except (OSError, OverflowError) as error:
-        raise KitError(
-            f"cannot listen on port {port} of {host} ({error}); give another --port, or 0 for any that is free"
-        ) from error
+        unknown = (socket.EAI_NONAME, socket.EAI_AGAIN, errno.EADDRNOTAVAIL)
+        of_host = getattr(error, "errno", None) in unknown
+        cure = "leave --host out" if of_host else "give another --port, or 0 for any that is free"
+        raise KitError(f"cannot listen on port {port} of {host} ({error}); {cure}") from error

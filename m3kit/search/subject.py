@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,13 +102,13 @@ def read_passages(file: Path) -> dict[str, str]:
         return key, passage_text(row)
 
     found = read_objects(file, read, problems)
-    refuse(problems, "the passages, nothing was searched")
+    refuse(problems, "the passages, nothing was searched", False)
     return dict(found)
 
 
 def read_hybrid(folder: Path) -> Hybrid | None:
     """None where there is none. Raises ``KitError`` for one that another version of the kit wrote."""
-    file, again = folder / HYBRID, "evaluate again: python -m m3kit evaluate"
+    file, again = folder / HYBRID, f"evaluate again: python -m m3kit evaluate --output_dir {shlex.quote(str(folder))}"
     found = records.read(file, Hybrid, again)
     bm25 = {name: found.bm25.get(name) for name in SETTINGS} if found else SETTINGS
     if found and (found.weights.keys() != set(PARTS) or bm25 != SETTINGS or "language" not in found.bm25):

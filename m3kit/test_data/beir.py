@@ -7,12 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from m3kit.errors import KitError
+from m3kit.reading.files import content_of
 from m3kit.reading.problems import BadRow, Problem, refuse
+from m3kit.reading.sources import how_to_convert
 from m3kit.reading.text import is_blank
 from m3kit.test_data.rows import read_objects, string
 
 HEADER = ["query-id", "corpus-id", "score"]
 FILES = ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv")
+# trec_eval counts up to the highest grade.
+MOST_GRADE = 1_000_000
 LAYOUT = "corpus.jsonl, queries.jsonl and qrels/test.tsv"
 
 
@@ -35,16 +39,16 @@ class EvalData:
         return sum(grade >= 1 for grades in self.qrels.values() for grade in grades.values())
 
 
-def read_eval_data(folder: Path) -> EvalData:
-    """Read and check a BEIR folder. Raises ``KitError`` that names each file and line with its fix."""
-    corpus_file, queries_file, qrels_file = _files(folder)
+def read_eval_data(folder: Path, option: str = "--eval_data") -> EvalData:
+    """Read and check the BEIR folder of an option. Raises ``KitError`` that names each file and line with its fix."""
+    corpus_file, queries_file, qrels_file = _files(folder, option)
     problems: list[Problem] = []
     passages = _read_texts(corpus_file, passage_text, problems)
     queries = _read_texts(queries_file, _query_text, problems)
     # With broken texts nearly every line of the qrels would name something unknown: say what came first.
-    refuse(problems, "the test data, nothing was evaluated")
+    refuse(problems, "the test data, nothing was evaluated", False)
     qrels = _read_qrels(qrels_file, queries, passages, problems)
-    refuse(problems, "the test data, nothing was evaluated")
+    refuse(problems, "the test data, nothing was evaluated", False)
 
     answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
     if not answered:
@@ -60,14 +64,14 @@ def read_eval_data(folder: Path) -> EvalData:
     )
 
 
-def check_folder(folder: Path, layout: str) -> None:
+def check_folder(folder: Path, layout: str, option: str = "--eval_data") -> None:
     if not folder.is_dir():
         found = "is no folder" if folder.exists() else "does not exist"
-        raise KitError(f"the test data {folder} {found}; give --eval_data a folder with {layout}")
+        raise KitError(f"the test data {folder} {found}; give {option} a folder with {layout}")
 
 
-def _files(folder: Path) -> list[Path]:
-    check_folder(folder, LAYOUT)
+def _files(folder: Path, option: str) -> list[Path]:
+    check_folder(folder, LAYOUT, option)
     files = [folder / name for name in FILES]
     missing = [name for name, file in zip(FILES, files, strict=True) if not file.is_file()]
     if missing:
@@ -119,16 +123,21 @@ def passage_text(row: dict) -> str:
 def _read_qrels(file: Path, queries: dict, passages: dict, problems: list[Problem]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
     header = "start the file with the line query-id<TAB>corpus-id<TAB>score"
-    found = []
-    # Bytes are split, not text: str.splitlines would also cut at characters that may stand inside an id.
-    for number, raw in enumerate(file.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n"), start=1):
-        try:
-            line = raw.decode("utf-8").rstrip("\r")
-        except UnicodeDecodeError:
-            problems.append(Problem(file, number, "is not UTF-8", "save the file as UTF-8"))
-            continue
-        if line.strip():
-            found.append((number, line))
+    content = b""
+    try:
+        content, damage = content_of(file, [])
+        if damage:
+            raise damage
+        text = content.decode("utf-8")
+    except BadRow as bad:
+        problems.append(Problem(file, bad.line or 1, bad.what, header if bad.code == "empty" else bad.fix))
+        return qrels
+    except UnicodeDecodeError as error:
+        number = content.count(b"\n", 0, error.start) + 1
+        problems.append(Problem(file, number, "is not UTF-8", how_to_convert(file)))
+        return qrels
+    # str.splitlines would also cut at characters that may stand inside an id.
+    found = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not found:
         problems.append(Problem(file, 1, "is empty", header))
         return qrels
@@ -158,6 +167,9 @@ def _pair(line: str) -> tuple[str, str, int]:
     if len(fields) != 3:
         raise BadRow(f"has {len(fields)} fields, not 3", "write query-id<TAB>corpus-id<TAB>score")
     try:
-        return fields[0], fields[1], int(fields[2])
+        grade = int(fields[2])
     except ValueError:
         raise BadRow(f"score {fields[2]!r} is no whole number", "write 1 for relevant and 0 for not relevant") from None
+    if abs(grade) > MOST_GRADE:
+        raise BadRow(f"score {grade} is too large for a grade", "write grades such as 0, 1, 2 and 3")
+    return fields[0], fields[1], grade

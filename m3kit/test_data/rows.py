@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from m3kit.reading.files import Reading
-from m3kit.reading.layouts import recognise
+from m3kit.reading.layouts import Layout, UnknownColumns, recognise
 from m3kit.reading.problems import BadRow, Problem
 from m3kit.reading.rows import Row, parse
 
 Found = TypeVar("Found")
+FORMS = {"sts": '{"sentence1": "…", "sentence2": "…", "score": 0.85}', "labelled": '{"text": "…", "label": "…"}'}
 
 
 def read_objects(file: Path, make: Callable[[int, dict], Found], problems: list[Problem]) -> list[Found]:
@@ -39,7 +40,7 @@ def read_rows(file: Path, kind: str, problems: list[Problem]) -> list[Row]:
     def read(largest: float) -> tuple[list[Row], list[Problem]]:
         found: list[Problem] = []
         return read_objects(
-            file, lambda line, record: parse(line, record, recognise(record, {}, kind), False, largest), found
+            file, lambda line, record: parse(line, record, _layout(record, kind), False, largest), found
         ), found
 
     rows, found = read(1)
@@ -47,6 +48,16 @@ def read_rows(file: Path, kind: str, problems: list[Problem]) -> list[Row]:
         rows, found = read(5)
     problems += found
     return rows
+
+
+def _layout(record: dict, kind: str) -> Layout:
+    try:
+        return recognise(record, {}, kind)
+    except BadRow as bad:
+        if isinstance(bad, UnknownColumns) or bad.code == "mixed-formats":
+            columns = ", ".join(map(repr, record)) or "none"
+            raise BadRow(f"its columns are {columns}", f"write {FORMS[kind]} in each row", code="columns") from bad
+        raise
 
 
 def string(row: dict, field: str) -> str:

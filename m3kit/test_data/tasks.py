@@ -83,7 +83,7 @@ def read_tasks(folder: Path) -> dict[str, Task]:
             fix = f"put it there, or take {name}/ out of the test data"
             raise KitError(f"the test data {folder} has no {' and no '.join(missing)}; {fix}")
         tasks[name] = _READERS[name](*(folder / file for file in files), problems)
-    refuse(problems, "the test data, nothing was evaluated")
+    refuse(problems, "the test data, nothing was evaluated", False)
     return tasks
 
 
@@ -133,6 +133,8 @@ def _read_label_texts(file: Path, problems: list[Problem]) -> dict[str, str]:
                 raise BadRow(f"label {label!r} has the text of another label", "give each label its own text")
             texts[label] = text.strip()
     except BadRow as bad:
+        # Whoever reads rows would ask for one object a line.
+        bad.fix = shape if bad.code == "json" else bad.fix
         problems.append(bad.at(file, 1))
     return texts
 
