@@ -141,6 +141,14 @@ def test_where_bm25_helps_it_is_served_with_an_interval_above_zero():
     assert list(model.against) == ["dense", "bm25"]
 
 
+def test_weights_that_do_not_suit_the_other_queries_are_not_served(monkeypatch):
+    found = found_by(200, dense=0.3, bm25=0.6)
+    monkeypatch.setattr("m3kit.evaluation.serving.cross_validate", lambda values, costs: (values[0] / 2, [5] * 5))
+    model = serving({"base": found}).models["base"]
+    assert model.says == "dense" and model.figures["nDCG@10"] == model.alone["dense"]
+    assert model.against["dense"].verdict == "no difference"
+
+
 def test_where_bm25_is_noise_it_gets_no_weight():
     served = [serving({"base": found_by(200, seed, dense=0.6)}).models["base"] for seed in range(5)]
     assert [model.weights["bm25"] for model in served] == [0.0] * 5

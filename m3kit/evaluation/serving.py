@@ -158,6 +158,9 @@ def serving(founds: Mapping[str, Found]) -> Serving:
         values, costs = values_of(found, options), np.array([cost(weights) for weights in options])
         judged, folds = (values[-1], []) if few else cross_validate(values, costs)
         weights = DEFAULT if few else options[choose(values, costs)]
+        if not few and compare_means(values[0], judged).verdict == "worse":
+            # The weights that some queries choose do not suit the others.
+            weights, judged = options[0], values[0]
         others = {"dense": values[0], "bm25": values[len(parts) - 1]} | base
         base = base or {"base_dense": values[0], "base_served": judged}
         models[name] = Served(
