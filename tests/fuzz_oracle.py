@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import unicodedata
 
 BLANK, GOOD, BAD = "blank", "good", "bad"
@@ -25,8 +26,16 @@ def verdict(kind: str, line: bytes) -> tuple[str, dict | None]:
         row = json.loads(line.removeprefix(b"\xef\xbb\xbf").decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError):
         return BAD, None
+    if isinstance(row, dict):
+        row = {_spelt(name, row): value for name, value in row.items()}
     good = isinstance(row, dict) and not has_surrogate(row) and is_good(kind, row)
     return (GOOD, row) if good else (BAD, None)
+
+
+def _spelt(name: str, row: dict) -> str:
+    """A known name that is written with spaces, hyphens or capitals."""
+    bare = re.sub(r"[\s_-]", "", name).casefold()
+    return bare if bare in set().union(*NEEDED.values()) - row.keys() else name
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict:

@@ -206,7 +206,9 @@ def test_each_model_is_encoded_as_it_was_trained_and_a_difference_is_told(model_
     ]
 
 
-@pytest.mark.parametrize(("chosen_on", "said"), [("half", "the half of the test data"), ("all", "a little too good")])
+@pytest.mark.parametrize(
+    ("chosen_on", "said"), mostly_slow([("half", "the half of the test data"), ("all", "a little too good")])
+)
 def test_queries_that_chose_a_checkpoint_do_not_judge_it(model_folder, tmp_path, capsys, chosen_on, said):
     queries = [json.dumps({"_id": f"q{i}", "text": f"river {i}"}) for i in range(120)]
     qrels = ["query-id\tcorpus-id\tscore", *(f"q{i}\td{i % 12}\t1" for i in range(120))]

@@ -13,6 +13,8 @@ import pytest
 from fake_cuda import VARIANTS
 from torch.utils.cpp_extension import include_paths, library_paths
 
+pytestmark = pytest.mark.slow
+
 TESTS = Path(__file__).parent
 # Beside those of the optimizer and of the log.
 MOST_SYNCS = 2

@@ -100,6 +100,7 @@ def test_positives_of_the_same_query_written_otherwise_and_the_query_are_kept_ou
     assert any("same query" in reason for reason in thrown) and "the query itself" in thrown
 
 
+@pytest.mark.slow
 def test_the_share_is_calibrated_on_the_data(word_model, tmp_path):
     shares = {}
     for shared in (2, 10):
