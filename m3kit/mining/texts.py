@@ -38,7 +38,7 @@ class TextFile(Sequence[str]):
 
 class _Writer:
     """Writes texts to a file. Equal ones get one number, from 0 in the order in which they first came; they are told by
-    a 64-bit key, as in ``m3kit.reading.text.keys_of``."""
+    a 64-bit key, as in ``m3kit.reading.text.key_of``."""
 
     def __init__(self, path: Path):
         self._file, self.keys, self._sizes = path.open("wb"), array("Q"), array("i")
