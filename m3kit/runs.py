@@ -18,11 +18,15 @@ if not (KIT / "requirements.txt").is_file():
 
 @dataclass(frozen=True)
 class FoundRun:
-    """A run's folder. ``lacks`` says why its model cannot be used, and is empty where it can."""
+    """A run's folder. ``lacks`` says why its model cannot be used, and is empty where it can.
+
+    ``chosen_on``: "half" or "all" of the test data chose the checkpoint; None where nothing was chosen.
+    """
 
     folder: Path
     settings: dict
     lacks: str
+    chosen_on: str | None = None
 
     def setting(self, name: str) -> str | None:
         """A name or path among the settings; None where it is not recorded."""
@@ -64,7 +68,8 @@ def read_run(folder: Path) -> FoundRun:
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return FoundRun(folder, {}, f"has a damaged {RUN}")
     lacks = "is not finished" if status != "finished" else ""
-    return FoundRun(folder, settings, lacks or ("" if (folder / CONFIG).is_file() else f"holds no model (no {CONFIG})"))
+    lacks = lacks or ("" if (folder / CONFIG).is_file() else f"holds no model (no {CONFIG})")
+    return FoundRun(folder, settings, lacks, record.get("chosen_on"))
 
 
 def newest_run() -> tuple[FoundRun, str]:

@@ -89,8 +89,9 @@ def test_a_model_that_knows_nothing_else_keeps_to_the_plain_one(machine):
 
 def test_code_that_comes_with_a_model_may_keep_to_its_own(machine):
     machine()
-    for kernel in ("auto", "sdpa"):
-        assert chosen(kernel, cls=Stubborn) == ("eager", "Attention: eager")
+    assert chosen(cls=Stubborn) == ("eager", "Attention: eager")
+    with pytest.raises(KitError, match="sdpa is not to be had: the model's code keeps to eager; give auto"):
+        chosen("sdpa", cls=Stubborn)
 
 
 def test_what_is_asked_for_is_taken(machine):

@@ -57,6 +57,15 @@ def test_a_large_file_is_never_read_whole(tmp_path):
     assert flaw(folder) == "optimizer.pt does not hold what was written"
 
 
+def test_what_an_earlier_version_has_sealed_is_compared_by_size(tmp_path):
+    folder = save(tmp_path, 8, {"weights": b"w"})
+    sealed = {"step": 8, "files": {"weights": {"bytes": 1, "xxh3_64": "of the whole file"}}}
+    (folder / "checkpoint.json").write_text(json.dumps(sealed))
+    assert flaw(folder) is None
+    damage(folder / "weights")
+    assert flaw(folder) == "weights is 0 bytes instead of 1"
+
+
 @pytest.mark.slow
 @settings(max_examples=examples(60), deadline=None)
 @given(st.data())

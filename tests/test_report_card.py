@@ -14,14 +14,15 @@ from report_metrics import make_metrics
 
 from m3kit.__main__ import main
 from m3kit.records import FOUND, HEADLINE
-from m3kit.report.card import MARK, make_card
+from m3kit.report.card import MARK, make_card, sample_rows
 from m3kit.report.command import make_report
 from m3kit.report.page import make_view
 from m3kit.report.record import read_record
 
 
 def card_of(folder: Path) -> str:
-    return make_card(read_record(folder), {})
+    record = read_record(folder)
+    return make_card(record, {}, sample_rows(record))
 
 
 def front(card: str) -> dict:

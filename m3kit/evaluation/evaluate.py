@@ -111,12 +111,12 @@ def _judging(data: EvalFolder, model: Path) -> tuple[EvalFolder, str]:
 
     Queries by which its checkpoint was chosen would be too kind to it: where half of them chose, the others judge.
     """
+    run = read_run(model)
     try:
-        run = records.read(model / RUN, records.Run, "")
-        chose = read_run(model).eval_data("").resolve() if run else None
-    except KitError:  # of another tool, or its test data are gone
-        run = chose = None
-    if not run or not run.chosen_on or chose != data.folder.resolve():
+        chose = run.eval_data("").resolve() if run.chosen_on else None
+    except KitError:  # they are gone, so these are others
+        chose = None
+    if chose != data.folder.resolve():
         return data, ""
     if run.chosen_on == "half":
         return choosing_half(data)[1], "Judged by the half of the test data that did not choose the checkpoint."

@@ -176,21 +176,23 @@ def _forgotten(metrics: Metrics) -> Iterator[str]:
 
 
 def _next(metrics: Metrics) -> str:
-    best = "more rows of your own data, and --recipe best, which mines hard negatives"
-    serves_words = metrics.serving and metrics.serving.models[metrics.last].says == "BM25"
-    if metrics.outcome == "better" and not serves_words:
+    best = "more rows of your own data, and --recipe best, which fits the settings to them"
+    outcome = metrics.outcome
+    if outcome == "better" and metrics.serving and metrics.serving.models[metrics.last].says == "BM25":
+        outcome = "keyword search"
+    if outcome == "better":
         return "use it"
-    if metrics.outcome == "worse":
+    if outcome == "worse":
         return (
             f"keep {metrics.base}; try fewer epochs, a lower learning rate, or --recipe best, which mixes some of "
             "the base back in"
         )
-    if metrics.outcome == "mixed":
+    if outcome == "mixed":
         return (
             f"use it for text like your own only, or mix some of {metrics.base} back in (python -m m3kit merge, or "
             "--recipe best)"
         )
-    if metrics.outcome == "keyword search" or (metrics.outcome == "better" and serves_words):
+    if outcome == "keyword search":
         return f"serve keyword search meanwhile, alone or beside the model; what is most likely to help: {best}"
     change = metrics.change(metrics.lead) if metrics.lead else None
     if change and change.change > 0 and change.p < LIKELY:

@@ -77,7 +77,8 @@ class Findings:
 
     def refuse(self, where: str) -> None:
         """Raise ``KitError`` that shows the errors, if there are any."""
-        refuse([problem for problem in self.problems if problem.severity == ERROR], where)
+        all_told_by = "python -m m3kit check --json, with the same paths and options"
+        refuse([problem for problem in self.problems if problem.severity == ERROR], where, all_told_by)
 
     def tell(self, out: TextIO, severities: Iterable[str] = (WARNING, ASIDE, NOTE)) -> None:
         """Print one message for each kind and file."""
@@ -120,10 +121,10 @@ def messages(problems: Iterable[Problem]) -> list[str]:
     return found
 
 
-def refuse(problems: list[Problem], where: str, checked: bool = True) -> None:
+def refuse(problems: list[Problem], where: str, all_told_by: str = "") -> None:
     """Raise ``KitError`` with a message for each kind and file, if there are any problems; ``where`` they are.
 
-    ``checked``: whether `m3kit check`, which reads training data, tells each single one.
+    ``all_told_by``: what tells each single one, where the message does not.
     """
     if not problems:
         return
@@ -131,7 +132,7 @@ def refuse(problems: list[Problem], where: str, checked: bool = True) -> None:
     lines = found[:SHOWN]
     if len(found) > SHOWN:
         lines.append(f"… and {len(found) - SHOWN} more kinds and files")
-    if checked and len(problems) > len(lines):
-        lines.append("each single one is in: python -m m3kit check --json, with the same paths and options")
+    if all_told_by and len(problems) > len(lines):
+        lines.append(f"each single one is in: {all_told_by}")
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
     raise KitError(f"{count} in {where}:\n  " + "\n  ".join(lines))

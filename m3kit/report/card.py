@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -29,8 +29,8 @@ SETTINGS = """num_train_epochs learning_rate per_device_train_batch_size train_g
     temperature unified_finetuning lora_rank merge_shares precision seed""".split()
 
 
-def make_card(record: Record, plots: Mapping[str, Plot]) -> str:
-    """The whole card, front matter first."""
+def make_card(record: Record, plots: Mapping[str, Plot], rows: Sequence[tuple[str, str, str]]) -> str:
+    """The whole card, front matter first; ``rows``: those of the training data that it shows."""
     # Late: it takes a moment, and errors in the run's files must not wait for it.
     from huggingface_hub import ModelCardData
 
@@ -47,7 +47,7 @@ def make_card(record: Record, plots: Mapping[str, Plot]) -> str:
         eval_results=_results(record.metrics) if record.metrics else None,
     )
     body = environment(autoescape=False, finalize=_escaped).get_template("card.md.j2")
-    view = make_view(record, "MODEL") | {"plots": plots, "SETTINGS": SETTINGS, "rows": _rows(record)}
+    view = make_view(record, "MODEL") | {"plots": plots, "SETTINGS": SETTINGS, "rows": rows}
     view |= {"on_hub": on_hub, "base": on_hub or Path(record.base).name}
     return f"---\n{front.to_yaml()}\n---\n\n{MARK}\n\n" + re.sub(r"\n{3,}", "\n\n", body.render(view))
 
@@ -62,7 +62,7 @@ def _escaped(value: Any) -> Any:
     return re.sub(r"(?<=\w)(?=://|@[\w-]+\.)|(?<=\bwww)(?=\.)", r"\\", text)
 
 
-def _rows(record: Record) -> list[tuple[str, str, str]]:
+def sample_rows(record: Record) -> list[tuple[str, str, str]]:
     """The first rows that were trained on, of as many files as there are."""
     found: list[list[tuple[str, str, str]]] = []
     for entry in record.manifest.sets if record.manifest else ():

@@ -19,7 +19,6 @@ from m3kit.report.record import NOT_EVALUATED, read_record
 
 REPORT, CARD, CARD_BESIDE, PLOTS = "report.html", "README.md", "README.kit.md", "plots"
 KINDS = ("svg", "png")
-ROWS = "\n| query | right | not right |\n"  # of a card that shows some
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     with quiet(args.brief):
         say(made["verdict"])
         own = f"{CARD} there is your own and stays. " if Path(made["card"]).name != CARD else ""
-        rows = "; it shows some rows of the training data" if ROWS in Path(made["card"]).read_text("utf-8") else ""
+        rows = "; it shows some rows of the training data" if made["card_shows_rows"] else ""
         say(f"{own}The model card is {made['card']}{rows}.")
         if made["plots"]:
             say(f"{len(made['plots']) // 2} plots, as SVG and PNG, are in {Path(made['plots'][0]).parent}.")
@@ -50,7 +49,7 @@ def make_report(folder: Path) -> dict:
     """Write the report of the run in ``folder``; returns its paths and the verdict. Raises ``KitError``."""
     record = read_record(folder)
     # Late, so that errors in the run's files do not wait for matplotlib.
-    from m3kit.report.card import MARK, make_card
+    from m3kit.report.card import MARK, make_card, sample_rows
     from m3kit.report.page import render_page
     from m3kit.report.plots import FILES, draw_plots
 
@@ -60,7 +59,8 @@ def make_report(folder: Path) -> dict:
     with bar(None, "drawing the report", ""):
         plots = draw_plots(record)
     files = {folder / PLOTS / f"{name}.{kind}": getattr(plot, kind) for name, plot in plots.items() for kind in KINDS}
-    texts = {card: make_card(record, plots).encode(), report: render_page(record, plots, card.name).encode()}
+    rows, page = sample_rows(record), render_page(record, plots, card.name)
+    texts = {card: make_card(record, plots, rows).encode(), report: page.encode()}
     try:
         for name, kind in product(FILES, KINDS):
             (folder / PLOTS / f"{name}.{kind}").unlink(missing_ok=True)
@@ -71,6 +71,6 @@ def make_report(folder: Path) -> dict:
             temporary.write_bytes(content)
             os.replace(temporary, path)  # who opens it finds a whole file
     except OSError as error:
-        raise KitError(f"cannot write the report in {folder} ({error.strerror}); make room, or it writable") from error
-    made = {"report": str(report), "card": str(card), "plots": sorted(map(str, files))}
+        raise KitError(f"cannot write the report in {folder} ({error.strerror}); see its room and rights") from error
+    made = {"report": str(report), "card": str(card), "plots": sorted(map(str, files)), "card_shows_rows": bool(rows)}
     return made | {"verdict": record.metrics.verdict if record.metrics else NOT_EVALUATED}

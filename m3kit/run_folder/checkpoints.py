@@ -84,7 +84,8 @@ def flaw(folder: Path) -> str | None:
                 return f"{name} is missing"
             if now[name]["bytes"] != entry["bytes"]:
                 return f"{name} is {now[name]['bytes']:,} bytes instead of {entry['bytes']:,}"
-            if now[name]["ends"] != entry["ends"]:
+            # Earlier versions of the kit kept a digest of the whole file: of these only the size is compared.
+            if "xxh3_64" not in entry and now[name]["ends"] != entry["ends"]:
                 return f"{name} does not hold what was written"
         return None if sealed["files"] else f"{SEAL} is damaged"
     except FileNotFoundError:

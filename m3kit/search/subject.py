@@ -102,7 +102,7 @@ def read_passages(file: Path) -> dict[str, str]:
         return key, passage_text(row)
 
     found = read_objects(file, read, problems)
-    refuse(problems, "the passages, nothing was searched", False)
+    refuse(problems, "the passages, nothing was searched")
     return dict(found)
 
 

@@ -46,9 +46,9 @@ def read_eval_data(folder: Path, option: str = "--eval_data") -> EvalData:
     passages = _read_texts(corpus_file, passage_text, problems)
     queries = _read_texts(queries_file, _query_text, problems)
     # With broken texts nearly every line of the qrels would name something unknown: say what came first.
-    refuse(problems, "the test data, nothing was evaluated", False)
+    refuse(problems, "the test data, nothing was evaluated")
     qrels = _read_qrels(qrels_file, queries, passages, problems)
-    refuse(problems, "the test data, nothing was evaluated", False)
+    refuse(problems, "the test data, nothing was evaluated")
 
     answered = {query for query, grades in qrels.items() if any(grade >= 1 for grade in grades.values())}
     if not answered:

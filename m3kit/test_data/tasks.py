@@ -83,7 +83,7 @@ def read_tasks(folder: Path) -> dict[str, Task]:
             fix = f"put it there, or take {name}/ out of the test data"
             raise KitError(f"the test data {folder} has no {' and no '.join(missing)}; {fix}")
         tasks[name] = _READERS[name](*(folder / file for file in files), problems)
-    refuse(problems, "the test data, nothing was evaluated", False)
+    refuse(problems, "the test data, nothing was evaluated")
     return tasks
 
 

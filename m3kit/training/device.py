@@ -96,7 +96,10 @@ def set_attention(encoder: PreTrainedModel, wanted: str, device: str, precision:
     encoder.set_attn_implementation(kernel)
     without_cudnn_attention()
     # Code that comes with a model may keep to a kernel of its own: transformers leaves it, with a warning.
-    told = f"Attention: {encoder.config._attn_implementation}"
+    kept = encoder.config._attn_implementation
+    if kept != kernel and wanted != "auto":
+        raise KitError(f"attn_implementation {kernel} is not to be had: the model's code keeps to {kept}; give auto")
+    told = f"Attention: {kept}"
     return told + (f"; not {FLASH}, for {missing[FLASH]}" if wanted == "auto" and missing[FLASH] else "")
 
 
