@@ -88,7 +88,7 @@ def newest_run() -> tuple[FoundRun, str]:
 
 
 def known_runs(beside: Path | None = None) -> list[Path]:
-    """The runs below outputs/, finished or not, and those ``beside``; by names as a person would type them here."""
+    """All runs below outputs/ and in the folder ``beside``, finished or not; with short paths, to be typed here."""
     folders = {KIT.absolute() / "outputs", (beside or KIT / "outputs").absolute()}
     found = {file.parent for folder in folders for file in folder.glob(f"*/{RUN}") if file.is_file()}
     return [_short(folder) for folder in sorted(found)]

@@ -1,1 +1,1 @@
-"""From prepared rows to batches of tokens, each told by its number alone. Nothing here knows of a model."""
+"""Prepared rows become batches of tokens. A batch depends on its number alone. Nothing here knows of a model."""

@@ -69,7 +69,10 @@ def _is_measurable(task: Task) -> bool:
 
 
 def sample(data: EvalFolder, seed: int, share: float = 1) -> EvalFolder:
-    """What fits the limits, or a share of that, down to the fewest that tell anything; the same for the same seed."""
+    """A random part of the test data; the same seed gives the same part.
+
+    Of queries, passages and texts it has MAX_… times ``share`` at most, and at least FEWEST_…, where there are so many.
+    """
     random = np.random.default_rng(seed)
     retrieval = data.retrieval and _some_queries(data.retrieval, random, share)
     return replace(data, retrieval=retrieval, tasks={n: _some_rows(t, random, share) for n, t in data.tasks.items()})
