@@ -9,7 +9,12 @@ from m3kit.training import arguments
 
 
 def allow(scale: str) -> None:
-    """For this process; ``scale``: of the loss, to begin with. DeepSpeed's configuration has its own."""
+    """For this process; ``scale``: of the loss, to begin with, or "deepspeed", whose configuration has its own."""
+    if scale == "deepspeed":
+        # DeepSpeed trains in fp16 only on a CPU with instructions for it (AVX-512); PyTorch computes it without them.
+        from deepspeed.accelerator import get_accelerator
+
+        type(get_accelerator()).is_fp16_supported = lambda _: True
     begin = Accelerator.__init__
 
     def init(self, *args, **kwargs):

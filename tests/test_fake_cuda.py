@@ -10,10 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fake_cuda import VARIANTS
 from torch.utils.cpp_extension import include_paths, library_paths
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(bool(torch.version.cuda), reason="a PyTorch with CUDA has the hooks that these tests fake"),
+]
 
 TESTS = Path(__file__).parent
 # Beside those of the optimizer and of the log.
