@@ -114,7 +114,7 @@ def test_the_dense_column_is_that_of_sentence_transformers_on_the_same_vectors(e
             "recall@100": theirs["recall@k"][100],
             "MAP": theirs["map@k"][200],
         },
-        abs=1e-6,
+        abs=1e-5,  # two libraries multiply: passages of almost the same score may change places
     )
 
 
