@@ -62,10 +62,11 @@ def test_wider_models_learn_slower():
     assert decided(width=1024)["learning_rate"] == pytest.approx(3.75e-5, rel=0.1)
 
 
-def test_with_few_rows_the_heads_do_not_pull_at_the_encoder():
-    assert decided(rows=500)["heads_reach"] == 0
-    assert 0 < decided(rows=100_000)["heads_reach"] < 1
-    assert decided(rows=100_000, heads=False)["heads_reach"] == 0
+@pytest.mark.parametrize("rows", [500, 100_000])
+def test_only_heads_of_the_base_pull_at_the_encoder_and_only_by_retrieval(rows):
+    assert 0 < decided(rows=rows, retrieval_rows=rows)["heads_reach"] < 1
+    assert decided(rows=rows, retrieval_rows=rows, heads=False)["heads_reach"] == 0
+    assert decided(rows=rows, retrieval_rows=0)["heads_reach"] == 0
 
 
 def test_how_much_of_the_base_is_measured_only_where_that_can_be_told():

@@ -1,6 +1,6 @@
 """What ``recipe=best`` decides before anything is tried: a pure function of a few facts, each decision with its reason.
 
-What the numbers were tried on is in benchmarks/README.md (quality.py): one small model, 400 rows.
+What the numbers were tried on is in benchmarks/README.md (quality.py): one small model, mostly 400 rows.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from dataclasses import dataclass
 # A rate that suits 384 dimensions with the word embeddings fixed. That wider models take less, in proportion, is not
 # measured yet; it gives bge-m3 about twice what its authors advise, and the base is mixed in afterwards.
 RATE, RATE_WIDTH = 1e-4, 384
-# With few rows the heads' losses, and new word embeddings, cost the dense vectors more than they bring. Where few ends
-# is not measured yet.
+# With few rows new word embeddings cost more memory than they bring. Where few ends is not measured yet.
 FEW_ROWS = 10_000
+# Where no gradient of the heads' losses reaches the encoder, sparse scores fall below the base's. Where all of it does,
+# text unlike the rows gains less. New heads cost the dense vectors more than they bring.
+REACH = 0.3
 # So many steps are enough, and more passes over the rows than that teach them by heart.
 STEPS, MOST_EPOCHS = 75, 8
 # Of the memory that is there, what a step may need by the estimate.
@@ -61,7 +63,8 @@ def decide(facts: Facts) -> list[Decision]:
     """The settings for these facts. What a user has set is left out by the caller."""
     few = facts.rows < FEW_ROWS
     # Graded pairs and labels gain little from more than that, retrieval does.
-    batch = facts.batch or min(_batch(facts.rows), 128 if 2 * facts.retrieval_rows >= facts.rows else 32)
+    retrieval = 2 * facts.retrieval_rows >= facts.rows
+    batch = facts.batch or min(_batch(facts.rows), 128 if retrieval else 32)
     each = max(1, batch // facts.processes)
     rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
     epochs = min(MOST_EPOCHS, max(1, STEPS * batch // facts.rows))
@@ -77,9 +80,11 @@ def decide(facts: Facts) -> list[Decision]:
         Decision("train_group_size", 2, "one hard negative a query: the batch brings the others"),
         Decision(
             "heads_reach",
-            0.0 if few or not facts.heads else 0.1,
-            "the sparse and ColBERT heads learn from the encoder and do not pull at it: "
-            + (f"{facts.rows:,} rows are few" if few else "they are new" if not facts.heads else "a little only"),
+            REACH if facts.heads and retrieval else 0.0,
+            "some of what the sparse and ColBERT losses teach reaches the encoder: with none, sparse scores fall"
+            if facts.heads and retrieval
+            else "the sparse and ColBERT heads learn from the encoder and do not pull at it: "
+            + ("few rows are of retrieval" if facts.heads else "they are new"),
         ),
         Decision("freeze_word_embeddings", few, f"{facts.rows:,} rows hold few of the words" if few else "many rows"),
         Decision("eval_steps", 1_000_000, "measured before and after: what is chosen is how much of the base is kept"),
