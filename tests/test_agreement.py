@@ -105,6 +105,8 @@ def test_the_dense_column_is_that_of_sentence_transformers_on_the_same_vectors(e
     )  # fmt: skip
     theirs = evaluator.compute_all_metrics(None)["dot"]
     ours = {name: values.mean() for name, values in found.outcomes()["dense"].items()}
+    # It looks at 200 places, where texts encoded in other batches, almost equal in score, may change places.
+    assert ours.pop("MAP") == pytest.approx(theirs["map@k"][200], abs=1e-5)
     assert ours == pytest.approx(
         {
             "nDCG@10": theirs["ndcg@k"][10],
@@ -112,9 +114,8 @@ def test_the_dense_column_is_that_of_sentence_transformers_on_the_same_vectors(e
             "MRR@10": theirs["mrr@k"][10],
             "recall@10": theirs["recall@k"][10],
             "recall@100": theirs["recall@k"][100],
-            "MAP": theirs["map@k"][200],
         },
-        abs=1e-5,  # two libraries multiply: passages of almost the same score may change places
+        abs=1e-6,
     )
 
 

@@ -66,6 +66,7 @@ def decide(facts: Facts) -> list[Decision]:
     retrieval = 2 * facts.retrieval_rows >= facts.rows
     batch = facts.batch or min(_batch(facts.rows), 128 if retrieval else 32)
     each = max(1, batch // facts.processes)
+    reach = facts.heads and retrieval
     rate = float(f"{RATE * RATE_WIDTH / facts.width:.0e}") if facts.width > RATE_WIDTH else RATE
     epochs = min(MOST_EPOCHS, max(1, STEPS * batch // facts.rows))
     decisions = [
@@ -80,9 +81,9 @@ def decide(facts: Facts) -> list[Decision]:
         Decision("train_group_size", 2, "one hard negative a query: the batch brings the others"),
         Decision(
             "heads_reach",
-            REACH if facts.heads and retrieval else 0.0,
+            REACH if reach else 0.0,
             "some of what the sparse and ColBERT losses teach reaches the encoder: with none, sparse scores fall"
-            if facts.heads and retrieval
+            if reach
             else "the sparse and ColBERT heads learn from the encoder and do not pull at it: "
             + ("few rows are of retrieval" if facts.heads else "they are new"),
         ),
