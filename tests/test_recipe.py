@@ -10,6 +10,7 @@ from conftest import EXAMPLE_DATA
 from runs import write_rows
 
 from m3kit.__main__ import main
+from m3kit.encoding.trained_with import recipe_chose
 from m3kit.errors import KitError
 from m3kit.recipe.decide import Facts, decide
 from m3kit.recipe.facts import read_arguments
@@ -128,6 +129,8 @@ def test_words_for_the_trainer_on_stdout_reasons_on_stderr_and_in_the_record(ask
     for decision in record["decisions"]:
         assert decision["reason"] in told
     assert record["facts"]["rows"] == 40
+    run = ask.record.parent.parent  # the verdict on it will not advise the recipe
+    assert recipe_chose(run) and not recipe_chose(run.parent)
 
 
 @pytest.mark.slow

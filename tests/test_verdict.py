@@ -78,6 +78,20 @@ def test_what_came_of_it_and_what_to_do_next(values, more, kind, said, advice):
     assert metrics.verdict.splitlines()[-1].startswith(f"Next: {advice}")
 
 
+@pytest.mark.parametrize(
+    ("values", "more"),
+    [((0.5, 0.4), {}), ((0.5, 0.5), {}), ((0.5, 0.52), {"p": 0.1}), ((0.5, 0.6), {"bm25": 0.7})]
+    + [((0.5, 0.6), {"general": (0.5, 0.4), "general_p": 0.01})],
+)
+def test_who_trained_by_the_recipe_is_not_told_to_take_it(values, more):
+    metrics = result(*values, **more)
+    assert "--recipe best" in verdict(metrics) and "recipe" not in verdict(metrics, by_recipe=True)
+
+
+def test_one_question_is_no_questions():
+    assert "1 of 1 question;" in verdict(replace(result(0.6, 0.6), queries=1))
+
+
 def test_a_model_below_keyword_search_is_never_a_success():
     assert "Plain keyword search (BM25) finds it for 20." in result(0.5, 0.6).verdict
     for p in (0.0001, 0.5, 1.0):

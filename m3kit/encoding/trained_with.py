@@ -55,6 +55,11 @@ def training_told(folder: Path) -> str | None:
     return told if isinstance(told, str) else None
 
 
+def recipe_chose(folder: Path) -> bool:
+    """Whether recipe=best chose the settings of the run in the folder."""
+    return (folder / "recipe" / "recipe.json").exists()
+
+
 def _sentence_transformers(folder: Path, pooling_given: bool) -> dict:
     """What modules.json and the files that it names say; nothing where a model has none."""
     modules = _read(folder / "modules.json")

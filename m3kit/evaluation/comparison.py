@@ -16,7 +16,7 @@ from m3kit.encoding.bm25 import Bm25
 from m3kit.encoding.encode import Encoder, EncodeSettings
 from m3kit.encoding.models import choose_device, choose_precision, find_model
 from m3kit.encoding.scores import CANDIDATES, HYBRID_WEIGHTS
-from m3kit.encoding.trained_with import Encoding, trained_encoding
+from m3kit.encoding.trained_with import Encoding, recipe_chose, trained_encoding
 from m3kit.evaluation.metrics import measure
 from m3kit.evaluation.retrieval import TIES, Found, in_order, relevant_passages, retrieve
 from m3kit.evaluation.serving import serving
@@ -107,7 +107,8 @@ def evaluate(
             **_about_queries(measured),
         )
     metrics = replace(metrics, outcome=outcome(metrics))
-    return replace(metrics, verdict=verdict(metrics))
+    by_recipe = recipe_chose(models[-1].folder)
+    return replace(metrics, verdict=verdict(metrics, by_recipe))
 
 
 def _measure(

@@ -61,15 +61,18 @@ def outcome(metrics: Metrics) -> Outcome:
     return "same" if change != "better" else "mixed" if forgot or "worse" in tasks else "better"
 
 
-def verdict(metrics: Metrics) -> str:
-    """A sentence a line: how often the right passage is found, which score to serve, what was forgotten, what next."""
+def verdict(metrics: Metrics, by_recipe: bool = False) -> str:
+    """A sentence a line: how often the right passage is found, which score to serve, what was forgotten, what next.
+
+    ``by_recipe``: recipe=best chose the settings of the last model, so it is no advice.
+    """
     lines: list[str] = []
     if metrics.lead:
         lines += _retrieval(metrics, metrics.lead)
     lines += _tasks(metrics)
     if len(metrics.models) > 1:
         lines += _forgotten(metrics)
-        lines.append(f"Next: {_next(metrics)}.")
+        lines.append(f"Next: {_next(metrics, by_recipe)}.")
     return "\n".join(lines)
 
 
@@ -88,7 +91,7 @@ def _retrieval(metrics: Metrics, lead: str) -> Iterator[str]:
     change = metrics.change(lead)
     if change:
         yield _sentence(
-            f"{HEADLINE} by {SCORE_WORDS[lead]}", metrics, *_figures(metrics, lead), change, f"{queries} questions"
+            f"{HEADLINE} by {SCORE_WORDS[lead]}", metrics, *_figures(metrics, lead), change, _questions(queries)
         )
     if change and lead != "dense":
         dense, before = (_found(metrics, name, "dense") for name in (last, base))
@@ -103,8 +106,8 @@ def _retrieval(metrics: Metrics, lead: str) -> Iterator[str]:
 
 
 def _how_often(metrics: Metrics, lead: str) -> str:
-    told = f"The right passage is among the first ten for {_found(metrics, metrics.last, lead)} of {metrics.queries} "
-    told += "questions"
+    told = f"The right passage is among the first ten for {_found(metrics, metrics.last, lead)} of "
+    told += _questions(metrics.queries)
     if len(metrics.models) == 1:
         return f"{told} ({metrics.last}, by {SCORE_WORDS[lead]})"
     return f"{told}; {_before(metrics)} for {_found(metrics, metrics.base, lead)}"
@@ -169,29 +172,28 @@ def _forgotten(metrics: Metrics) -> Iterator[str]:
         yield f"It FORGOT some of what it knew. {told}."
     else:
         kept = "It forgot nothing" if word == "no difference" else "It got better on other text too"
-        yield f"{kept}, as far as {general.queries} questions on general text can show. {told}."
+        yield f"{kept}, as far as {_questions(general.queries)} on general text can show. {told}."
 
 
 # ---- what to do next -----------------------------------------------------------------------------------------------
 
 
-def _next(metrics: Metrics) -> str:
-    best = "more rows of your own data, and --recipe best, which fits the settings to them"
+def _next(metrics: Metrics, by_recipe: bool) -> str:
+    best = "more rows of your own data"
+    slower, mixing = "try fewer epochs or a lower learning rate", "python -m m3kit merge"
+    if not by_recipe:
+        best += ", and --recipe best, which fits the settings to them"
+        slower += ", or --recipe best, which mixes some of the base back in"
+        mixing += ", or --recipe best"
     outcome = metrics.outcome
     if outcome == "better" and metrics.serving and metrics.serving.models[metrics.last].says == "BM25":
         outcome = "keyword search"
     if outcome == "better":
         return "use it"
     if outcome == "worse":
-        return (
-            f"keep {metrics.base}; try fewer epochs, a lower learning rate, or --recipe best, which mixes some of "
-            "the base back in"
-        )
+        return f"keep {metrics.base}; {slower}"
     if outcome == "mixed":
-        return (
-            f"use it for text like your own only, or mix some of {metrics.base} back in (python -m m3kit merge, or "
-            "--recipe best)"
-        )
+        return f"use it for text like your own only, or mix some of {metrics.base} back in ({mixing})"
     if outcome == "keyword search":
         return f"serve keyword search meanwhile, alone or beside the model; what is most likely to help: {best}"
     change = metrics.change(metrics.lead) if metrics.lead else None
@@ -201,6 +203,10 @@ def _next(metrics: Metrics) -> str:
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------------
+
+
+def _questions(number: int) -> str:
+    return f"{number} question" if number == 1 else f"{number} questions"
 
 
 def _figures(part: Retrieval, score: str) -> tuple[float, float]:

@@ -155,8 +155,8 @@ def serve(search: Search, folder: Path, host: str, port: int, k: int, first_scor
     """Serve the page until Ctrl-C. Raises ``KitError`` where nothing can be served."""
     check_marks(folder, search.subject.passages)
     app = make_app(search, folder, host, k, first_score)
-    search.ask("a first query", first_score, 1)  # loads the models: the next one need not wait for that
     with listen(host, port) as listening:
+        search.ask("a first query", first_score, 1)  # loads the models: the next one need not wait for that
         logging.getLogger("werkzeug").setLevel(logging.CRITICAL)
         server = make_server(host, port, app, threaded=True, request_handler=Handler, fd=listening.fileno())
         port = listening.getsockname()[1]
