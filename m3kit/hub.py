@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +53,29 @@ def find_local_config(given: str, cache_dir: str | None = None) -> Path:
     if not file.is_file():
         raise KitError(f"{given} holds no model (no {CONFIG}); give the folder of a model")
     return file
+
+
+@contextlib.contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Raises ``KitError`` that names ``what``, where a library cannot load it: each has errors of its own."""
+    try:
+        yield
+    except KitError:
+        raise
+    except Exception as error:
+        from m3kit.device import is_out_of_memory
+
+        reason = textwrap.shorten(str(error), 300, placeholder=" …") or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own message advises to run what the file holds
+            reason = "a file .pt or .bin does not hold weights"
+        cure = "" if is_out_of_memory(error) else "; if a file is damaged or missing, copy or download the model again"
+        raise KitError(f"{what} cannot be loaded: {reason}{cure}") from error
+
+
+def check_tokenizer(tokenizer: Any, folder: str | Path) -> None:
+    """Raise ``KitError`` for a tokenizer without words: transformers makes one where a folder has no file of it."""
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise KitError(f"{folder} has no tokenizer ({TOKENIZER} is missing or empty); copy the one of its base there")
 
 
 def missing_heads(folder: Path) -> list[str]:

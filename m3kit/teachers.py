@@ -24,7 +24,7 @@ from m3kit.encoding.scores import HYBRID_WEIGHTS, QueryTokens, Vocabulary
 from m3kit.encoding.trained_with import LONGEST_DEFAULT, trained_encoding
 from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
-from m3kit.hub import CONFIG, find_model_folder
+from m3kit.hub import CONFIG, find_model_folder, loading
 
 Pair = tuple[str, str, str]
 # Bytes of ColBERT vectors.
@@ -72,7 +72,7 @@ class Reranker:
         from sentence_transformers import CrossEncoder
 
         dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.about["precision"]]
-        try:
+        with loading(f"the reranker in {self.folder}"):
             model = CrossEncoder(
                 str(self.folder),
                 device=self.device,
@@ -81,8 +81,6 @@ class Reranker:
                 local_files_only=True,
                 model_kwargs={"dtype": dtype},
             )
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise KitError(f"the reranker in {self.folder} cannot be loaded: {error}") from error
         if model.num_labels != 1:
             raise KitError(f"{self.folder} gives {model.num_labels} numbers a pair, not one score; give a reranker")
         return model

@@ -71,6 +71,19 @@ def arguments(model: Path, rows: Path, output: Path, **settings) -> list[str]:
     return ["--train_data", *map(str, sorted(rows.iterdir())), *named]
 
 
+def runner(words: list[str], cls=None):
+    """In this process, before it trains; ``cls``: FlagEmbedding's in place of the kit's."""
+    from transformers import HfArgumentParser
+
+    from m3kit.batches.arguments import DataArguments
+    from m3kit.training.arguments import ModelArguments, TrainingArguments
+    from m3kit.training.runner import Runner
+
+    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
+    model, data, training = parser.parse_args_into_dataclasses(args=words)
+    return (cls or Runner)(model_args=model, data_args=data, training_args=training)
+
+
 class Run:
     """A run as it was started; ``wait`` gives the exit codes of its processes."""
 

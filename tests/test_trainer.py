@@ -16,17 +16,14 @@ import pytest
 import torch
 from conftest import EXAMPLE_DATA, read_jsonl
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
-from runs import Run, arguments, assert_same_weights, train, weights, write_rows
-from transformers import HfArgumentParser
+from runs import Run, arguments, assert_same_weights, runner, train, weights, write_rows
 
 from m3kit import records
-from m3kit.batches.arguments import DataArguments
 from m3kit.evaluation.comparison import evaluate
 from m3kit.run_folder.train_log import TrainLog
 from m3kit.test_data.folder import read_eval_folder
-from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.evaluation import HeldOut
-from m3kit.training.runner import Runner, tell_best
+from m3kit.training.runner import tell_best
 
 pytestmark = pytest.mark.slow
 
@@ -35,12 +32,6 @@ pytestmark = pytest.mark.slow
 def words(starter, tmp_path):
     rows = write_rows(tmp_path / "rows")
     return lambda **settings: arguments(starter, rows, tmp_path / "output", **settings)
-
-
-def runner(words: list[str], cls=Runner):
-    parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
-    model, data, training = parser.parse_args_into_dataclasses(args=words)
-    return cls(model_args=model, data_args=data, training_args=training)
 
 
 # S1: a resumed run of plain FlagEmbedding fails, or goes on from the base's weights

@@ -15,6 +15,7 @@ from m3kit.encoding.models import ModelFolder, longest_input
 from m3kit.encoding.trained_with import Encoding
 from m3kit.encoding.vectors import Vectors
 from m3kit.errors import KitError
+from m3kit.hub import check_tokenizer, loading
 from m3kit.progress import bar, say
 
 # Hears how many more texts are done.
@@ -40,7 +41,7 @@ class Encoder:
     def __init__(self, model: ModelFolder, settings: EncodeSettings, colbert: bool = True) -> None:
         self.model, self.settings, self._colbert = model, settings, colbert
         self.has_heads = model.colbert_size is not None
-        with self._refused():
+        with self._loading():
             self.notes, self._query_max_len, self._passage_max_len = _lengths(model, settings)
         if not self.has_heads:
             self.notes.append(f"{model.name} is scored by dense vectors only: {model.no_heads_reason}.")
@@ -48,7 +49,7 @@ class Encoder:
     @cached_property
     def flag_model(self):
         # The import too: a library such as DeepSpeed ties its log to what stdout is when it is imported.
-        with _stdout_kept_clean(), self._refused(), bar(None, f"{self.model.name}: loading", ""):
+        with _stdout_kept_clean(), self._loading(), bar(None, f"{self.model.name}: loading", ""):
             from FlagEmbedding import BGEM3FlagModel
             from transformers.utils.logging import disable_progress_bar
 
@@ -72,15 +73,12 @@ class Encoder:
                 return_sparse=self.has_heads,
                 return_colbert_vecs=self.has_heads and self._colbert,
             )
+        check_tokenizer(flag_model.tokenizer, self.model.folder)
         flag_model.model = probed_once(flag_model.model, self.model.name)
         return flag_model
 
-    @contextlib.contextmanager
-    def _refused(self) -> Iterator[None]:
-        try:
-            yield
-        except (OSError, ValueError, RuntimeError, KeyError) as error:
-            raise KitError(f"{self.model.name}: the model in {self.model.folder} cannot be loaded: {error}") from error
+    def _loading(self):
+        return loading(f"{self.model.name}: the model in {self.model.folder}")
 
     @cached_property
     def tokenizer(self):

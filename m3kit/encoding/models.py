@@ -10,7 +10,7 @@ import torch
 import xxhash
 
 from m3kit.errors import KitError
-from m3kit.hub import HEADS, find_model_folder, missing_heads
+from m3kit.hub import HEADS, find_model_folder, loading, missing_heads
 
 # What decides a vector, besides configuration and weights in any form.
 MODEL_FILES = ("*.json", "*.safetensors", "*.bin", "*.pt", "*.model", "*.txt")
@@ -48,11 +48,10 @@ def _heads(folder: Path) -> tuple[int | None, str | None]:
     missing = missing_heads(folder)
     if missing:
         return None, f"{' and '.join(missing)} missing in {folder}: FlagEmbedding would make both heads at random"
-    try:
+    with loading(f"the heads in {folder}"):
         colbert, _ = (torch.load(folder / file, map_location="cpu", weights_only=True) for file in HEADS)
-        return colbert["weight"].shape[0], None
-    except Exception as error:  # torch.load raises whatever the broken file makes pickle or zip raise
-        raise KitError(f"the heads in {folder} cannot be read ({error}); copy or train the model again") from error
+        size = colbert["weight"].shape[0]
+    return size, None
 
 
 def choose_device(wanted: str) -> tuple[str, str]:

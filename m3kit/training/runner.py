@@ -20,7 +20,7 @@ from m3kit.batches.dataset import SameDatasetTrainDataset
 from m3kit.device import is_out_of_memory
 from m3kit.encoding.encode import EncodeSettings
 from m3kit.errors import KitError
-from m3kit.hub import find_model_folder, missing_heads
+from m3kit.hub import check_tokenizer, find_model_folder, loading, missing_heads
 from m3kit.merge import POOLER
 from m3kit.progress import cpu_seconds
 from m3kit.run_folder import checkpoints
@@ -68,14 +68,14 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         model_args.model_name_or_path, remote_code = folder, model_args.trust_remote_code
         if args.unified_finetuning:
             _tell_heads(folder)
-        tokenizer = AutoTokenizer.from_pretrained(
-            folder, use_fast=model_args.use_fast_tokenizer, trust_remote_code=remote_code
-        )
-        model = M3Model(
-            self.get_model(folder, remote_code, model_args.colbert_dim),
-            tokenizer=tokenizer,
-            **{name: getattr(args, name) for name in MODEL_SETTINGS},
-        )
+        with loading(f"the model in {folder}"):
+            tokenizer = AutoTokenizer.from_pretrained(
+                folder, use_fast=model_args.use_fast_tokenizer, trust_remote_code=remote_code
+            )
+            loaded = self.get_model(folder, remote_code, model_args.colbert_dim)
+        check_tokenizer(tokenizer, folder)
+        settings = {name: getattr(args, name) for name in MODEL_SETTINGS}
+        model = M3Model(loaded, tokenizer=tokenizer, **settings)
         if args.gradient_checkpointing:
             model.enable_input_require_grads()
         if args.freeze_word_embeddings:
