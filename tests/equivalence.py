@@ -11,7 +11,6 @@ collator's. For whatever must not change what is learnt:
 from __future__ import annotations
 
 import inspect
-import multiprocessing
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +20,13 @@ import torch
 import torch.distributed as dist
 from FlagEmbedding.abc.finetune.embedder import AbsEmbedderSameDatasetCollator
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Model, EncoderOnlyEmbedderM3Runner
+from forks import CONTEXT
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from m3kit.batches.collator import Collator
 from m3kit.training.model import M3Model
 
-# Imports all this once, and forks the processes of every group from there.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["equivalence"])
 WORDS = "moon river glass winter copper bread signal garden paper violin harbour cloud 望远镜 étoile Œuvre".split()
 MAX_LENGTH = 48
 SETTINGS = {"temperature": 0.02, "normalize_embeddings": True, "kd_loss_type": "kl_div"}

@@ -15,11 +15,9 @@ from pathlib import Path
 
 import torch
 from conftest import read_jsonl, write_jsonl
+from forks import CONTEXT
 from safetensors.torch import load_file
 
-# Imports torch and the trainer once, and forks every process of every run from there.
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["m3kit.training.__main__", "deepspeed"])
 WORDS = "moon river glass winter copper bread signal garden paper violin harbour cloud".split()
 
 
@@ -153,21 +151,23 @@ def _train(words: list[str], environment: dict[str, str], log: str) -> None:
         with FakeCard(environment["FAKE_CARD"]) if "FAKE_CARD" in environment else contextlib.nullcontext():
             code = main()
         # Threads of the process group that outlive the interpreter may abort the process.
-        # They are on their way out; on a busy machine that takes a moment.
-        until = time.monotonic() + 10
-        while (left := _threads("gloo")) and time.monotonic() < until:
-            time.sleep(0.05)
+        left = threads("gloo")
         assert code == 1 or not left, left
         sys.exit(code)
 
 
-def _threads(name: str) -> list[str]:
-    """Names of this process's threads with this in them; one may end while it is looked at."""
-    found = []
-    for file in Path("/proc/self/task").glob("*/comm"):
-        with contextlib.suppress(OSError):
-            found.append(file.read_text().strip())
-    return [thread for thread in found if name in thread]
+def threads(name: str, patience: float = 10) -> list[str]:
+    """Names of this process's threads with this in them, once those that are ending have had some seconds for it."""
+    until = time.monotonic() + patience
+    while True:
+        found = []
+        for file in Path("/proc/self/task").glob("*/comm"):
+            with contextlib.suppress(OSError):
+                found.append(file.read_text().strip())
+        left = [thread for thread in found if name in thread]
+        if not left or time.monotonic() > until:
+            return left
+        time.sleep(0.05)
 
 
 def train(words: list[str], processes: int = 1, **environment: str) -> Run:

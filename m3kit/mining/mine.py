@@ -26,6 +26,7 @@ from m3kit.encoding.trained_with import Encoding, trained_encoding
 from m3kit.errors import KitError
 from m3kit.mining.texts import collect, load
 from m3kit.prepared import check_output, find_prepared
+from m3kit.processes import leave_group
 from m3kit.workspace import alone_with, replace_folder, workspace
 
 MANIFEST, STAMP = "mining.json", "stamp.json"
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> None:
         **{of.name: getattr(args, of.name) for of in fields(MiningSettings) if of.name != "encoding"},
     )
     manifest = mine(args.train_data, args.model, args.output_dir, settings)
+    leave_group()
     if not manifest:
         return  # the first process prints
     if args.json:

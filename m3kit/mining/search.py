@@ -15,6 +15,7 @@ from scipy.sparse import csr_matrix
 from m3kit.encoding.encode import Encoder, Watch
 from m3kit.mining.sharded_bm25 import ShardedBm25
 from m3kit.mining.texts import Texts
+from m3kit.processes import before_group
 from m3kit.progress import bar
 
 # Queries scored at once against a shard: a bound on the matrices (queries, shard), 40 MB each with 20,000 passages.
@@ -39,6 +40,7 @@ class Processes:
         from torch import distributed
 
         if not distributed.is_initialized():
+            before_group()
             # The first process alone reads the rows, however long that takes.
             distributed.init_process_group("gloo", timeout=timedelta(days=7))
         distributed.barrier()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import multiprocessing
 import os
@@ -12,12 +11,12 @@ import time
 import traceback
 import warnings
 
-import torch
 from transformers import HfArgumentParser
 from transformers.utils import logging as transformers_logging
 
 from m3kit.batches.arguments import DataArguments
 from m3kit.errors import KitError
+from m3kit.processes import before_group, leave_group
 from m3kit.run_folder.stopping import Stopped
 from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.runner import Runner
@@ -44,7 +43,7 @@ def main() -> int:
             child.kill()
     else:
         # After an error others may still wait for this process.
-        _leave_group()
+        leave_group()
     return code
 
 
@@ -57,6 +56,7 @@ def _train() -> int:
     warnings.filterwarnings("ignore", message="`max_length` is ignored when `padding`")
     if (path := os.environ.get("M3KIT_ERROR_FILE")) and int(os.environ.get("WORLD_SIZE", "1")) > 1:
         threading.Thread(target=_end_with_the_first_to_fail, args=(path,), daemon=True).start()
+    before_group()  # the arguments make it
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     runner = None
     try:
@@ -80,17 +80,6 @@ def _train() -> int:
         _tell(f"{stopped}{where}; run the same command again to go on")
         return stopped.exit_code
     return 0
-
-
-def _leave_group() -> None:
-    """End the threads that talk to other processes: one that outlives the interpreter may abort the process."""
-    gc.collect()  # the model, which holds on to them
-    deepspeed = sys.modules.get("deepspeed")
-    if deepspeed and deepspeed.comm.is_initialized():
-        deepspeed.comm.destroy_process_group()  # torch's, and what DeepSpeed made of it
-    elif torch.distributed.is_initialized():
-        torch.distributed.destroy_process_group()
-    gc.collect()  # what only the group still held
 
 
 def _tell(text: str) -> None:
