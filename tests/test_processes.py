@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 from forks import CONTEXT
@@ -18,7 +19,9 @@ def _group(ready: bool, file, answer) -> None:
     if ready:
         before_group()
     distributed.init_process_group("gloo", init_method=f"file://{file}", rank=0, world_size=1)
-    begun = threads("gloo", patience=0)
+    until = time.monotonic() + 10  # they take their names once they run
+    while not (begun := threads("gloo", patience=0)) and time.monotonic() < until:
+        time.sleep(0.05)
     import deepspeed  # noqa: F401  # as other libraries do in the midst of things
 
     leave_group()
