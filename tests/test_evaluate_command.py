@@ -163,7 +163,7 @@ def test_stdout_holds_the_table_alone_and_of_equal_passages_the_last_id_ranks_fi
     assert done.stdout.startswith("1 queries, 3 passages, 1 relevant pairs\n")
     base = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["models"]["base"]
     assert [base[score]["MRR@10"] for score in ("dense", "sparse", "colbert", "hybrid")] == [0.5] * 4
-    assert "for 1 of 1 questions (base, by dense vectors)." in done.stdout and "Serve base by dense" in done.stdout
+    assert "for 1 of 1 question (base, by dense vectors)." in done.stdout and "Serve base by dense" in done.stdout
 
 
 def test_json_prints_what_the_file_holds_and_nothing_else(model_folder, tmp_path, capsys):
