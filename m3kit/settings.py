@@ -114,9 +114,9 @@ SETTINGS = (
         "sub_batch_tokens",
         "auto",
         whole(1, auto=True),
-        "padded tokens that are encoded at once; a batch of more is encoded in parts, and each is computed again for "
-        "its gradients: fewer tokens take less memory, and the loss is the same. auto: what fits, found before the "
-        "first step",
+        "tokens, padding included, that are encoded at once and whose activations are kept; what a batch has more is "
+        "encoded again for its gradients: fewer take less memory, and the loss is the same. auto: what fits, found "
+        "before the first step",
         MACHINE,
         "kit",
     ),

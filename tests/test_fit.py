@@ -68,6 +68,16 @@ def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
     assert not (run.output / ".sub_batch_tokens").exists()
 
 
+@pytest.mark.parametrize(
+    ("asked", "kept", "at_once"), [("auto", 16384, 2048), ("32768", 32768, 2048), ("512", 512, 512)]
+)
+def test_a_cpu_encodes_small_parts_and_keeps_as_many_as_asked(tmp_path, asked, kept, at_once):
+    args = SimpleNamespace(sub_batch_tokens=asked, device=torch.device("cpu"), output_dir=tmp_path)
+    trainer = SimpleNamespace(args=args, model=SimpleNamespace(), data_collator=SimpleNamespace())
+    assert fit.fit(trainer) is None
+    assert (trainer.model.sub_batch_tokens, trainer.data_collator.sub_batch_tokens) == (kept, at_once)
+
+
 def test_the_gradients_of_the_trial_are_no_steps():
     """What watches the gradients of a step forgets them."""
     weight = torch.ones(1, requires_grad=True)

@@ -124,7 +124,7 @@ def test_t3_sub_batches_pool_as_the_undivided_batch(starter, pooling):
 def test_t3_vectors_computed_again_are_those_of_the_first_time(starter, unified, precision):
     """With dropout, and in 16 bits: the same sub-batches, computed once, have the same gradients."""
     found = []
-    for tokens in (10_000, 20):
+    for tokens in (10_000, 20, 60):
         model = load(M3Model, starter, unified_finetuning=unified)
         for module in model.modules():
             if isinstance(module, torch.nn.Dropout):
@@ -136,8 +136,8 @@ def test_t3_vectors_computed_again_are_those_of_the_first_time(starter, unified,
             loss = model(**batch).loss
         loss.backward()
         found.append([loss, *(p.grad for p in model.parameters() if p.grad is not None)])
-    for one, other in zip(*found, strict=True):
-        assert torch.equal(one, other)
+    for one, *others in zip(*found, strict=True):
+        assert all(torch.equal(one, other) for other in others)
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
@@ -196,14 +196,22 @@ def test_t3_one_sub_batch_at_a_time_takes_memory(starter, unified):
         assert growth(Plain, starter, unified, 2) > undivided / 2
 
 
-def test_t3_what_a_sub_batch_frees_is_given_back_each_time(monkeypatch, starter):
-    """Forward and backward: glibc would keep it between the vectors that stay, up to many times their size."""
-    calls = []
-    monkeypatch.setattr("m3kit.training.model.release_freed", lambda: calls.append(1))
-    for size, expected in ((-1, 0), (2, 2 * (2 + 5))):
-        model = load(M3Model, starter, sub_batch_size=size)
-        model(**collate(model, make_rows(3, 3), sub_batch_size=size)).loss.backward()
-        assert len(calls) == expected
+@pytest.mark.parametrize("unified", mostly_slow([True, False]))
+def test_t3_only_what_exceeds_the_number_is_computed_again(starter, unified):
+    """The last sub-batches are encoded once, as many as the number has room for; the gradients are the same."""
+    rows = make_rows(5, 3)
+    whole = load(M3Model, starter, unified_finetuning=unified)
+    expected = losses_and_gradients(whole, collate_sorted(whole, rows, 10_000))
+    for room in (0, 1, 3):
+        model = load(M3Model, starter, unified_finetuning=unified)
+        batch = collate_sorted(model, rows, 40)
+        parts = [*batch["queries"], *batch["passages"]]
+        assert len(parts) > 4
+        model.sub_batch_tokens = sum(part["input_ids"].numel() for part in parts[len(parts) - room :])
+        calls = []
+        model.model.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        assert_same(losses_and_gradients(model, batch), expected, 1e-5)
+        assert len(calls) == 2 * len(parts) - room
 
 
 @pytest.mark.parametrize("size", [0, -1, -2, None])

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     - ``unified_negatives_cross_device``: sparse, ColBERT and ensemble scores too are of the texts of all processes: the
       loss of each is that of one process with all rows.
-    - ``sub_batch_tokens``: a batch of more tokens, padding included, is computed again for its gradients, a sub-batch
-      at a time. Looked at in every step.
+    - ``sub_batch_tokens``: of a batch with more tokens, padding included, what exceeds them is computed again for its
+      gradients, a sub-batch at a time. Looked at in every step.
     - ``dense_temperature``: of the dense loss alone, where it is not ``temperature``.
     - ``heads_reach``: the share of the gradients of all losses but the dense one that reaches the encoder.
     - ``teacher_temperature``, ``teacher_normalisation``: see ``teacher_targets``.
@@ -170,11 +170,12 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     def encode(self, queries, passages, words: list[Tensor] | None = None) -> tuple[Texts, Texts]:
         """The vectors of queries and of passages: of each side's sub-batches, or the one that it is.
 
-        Where a batch has more than ``sub_batch_tokens``, or sub-batches of at most ``sub_batch_size`` texts are asked
-        for, only the vectors are kept, and each sub-batch is encoded once more for its gradients. FlagEmbedding keeps
-        what the gradients of all need, and cannot put ColBERT vectors of different lengths together. The vectors, and
-        so the losses, are those of the undivided batch. (Only where the tokenizer pads on the left: FlagEmbedding
-        leaves out the first position, which is a token in the longest texts of a sub-batch.)
+        What the gradients need is kept of the last sub-batches, up to ``sub_batch_tokens``; of the others only the
+        vectors are, and each is encoded once more. Of all, where sub-batches of at most ``sub_batch_size`` texts are
+        asked for. FlagEmbedding keeps what the gradients of all need, and cannot put ColBERT vectors of different
+        lengths together. The vectors, and so the losses, are those of the undivided batch. (Only where the tokenizer
+        pads on the left: FlagEmbedding leaves out the first position, which is a token in the longest texts of a
+        sub-batch.)
 
         Word embeddings are looked up once a batch. Each sub-batch's backward would otherwise write a gradient of the
         size of the whole table, for bge-m3 of 1 GB.
@@ -182,21 +183,17 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         if words is None:
             (queries, passages), words = with_contents((queries, passages), self.tokenizer)
         ids, of_queries, of_passages = words
-        size = sum(part["input_ids"].numel() for part in (*queries, *passages))
-        again = size > self.sub_batch_tokens or (self.sub_batch_size or -1) > 0
         vectors = self.model.get_input_embeddings()(ids)
-        encode = functools.partial(checkpoint, self._encode_again, use_reentrant=False) if again else self._encode
+        parts = (*queries, *passages)
+        encoded = [encode(part, ids, vectors) for encode, part in zip(self._ways(parts), parts, strict=True)]
+        return make_texts(encoded[: len(queries)], of_queries), make_texts(encoded[len(queries) :], of_passages)
 
-        return (
-            make_texts([encode(part, ids, vectors) for part in queries], of_queries),
-            make_texts([encode(part, ids, vectors) for part in passages], of_passages),
-        )
-
-    def _encode_again(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
-        # Each sub-batch leaves its vectors amid what it frees: on a CPU glibc would keep more and more between them.
-        if ids.device.type == "cpu":
-            release_freed()
-        return self._encode(part, ids, vectors)
+    def _ways(self, parts: Sequence[dict[str, Any]]) -> list[Callable[..., Part]]:
+        """How each sub-batch is encoded: those that are kept are the last, for autograd begins there and frees them."""
+        again = functools.partial(checkpoint, self._encode, use_reentrant=False)
+        room = 0 if (self.sub_batch_size or -1) > 0 else self.sub_batch_tokens
+        tokens = itertools.accumulate(part["input_ids"].numel() for part in reversed(parts))
+        return [self._encode if so_far <= room else again for so_far in tokens][::-1]
 
     def _encode(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
         """The vectors of a sub-batch; ``ids`` and ``vectors`` are the batch's words and their embeddings."""
@@ -272,9 +269,3 @@ def _looked_up(embedding: nn.Module, ids: Tensor, vectors: Tensor) -> Iterator[N
         yield
     finally:
         del embedding.__dict__["forward"]
-
-
-def release_freed() -> None:
-    """Give back to the system what glibc keeps of a CPU's freed memory, between pieces that are still in use."""
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)

@@ -18,6 +18,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainerControl
 from transformers.integrations import TensorBoardCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
+from m3kit.device import release_freed
 from m3kit.run_folder import checkpoints
 from m3kit.run_folder.saving import write_model_extras
 from m3kit.run_folder.stopping import StopRequest, ignore_signals
@@ -274,6 +275,9 @@ class Steps(TrainerCallback):
         trainer.meter.mark()
 
     def on_epoch_begin(self, args, state, control, **kwargs):
+        # The processes that make the batches are forked now, and would keep all that this one has freed and frees.
+        if args.device.type == "cpu":
+            release_freed()
         self.trainer.train_dataset.epoch = state.global_step // self.trainer.steps_per_epoch
 
     def on_optimizer_step(self, args, state, control, **kwargs):
