@@ -17,6 +17,7 @@ import torch
 from conftest import EXAMPLE_DATA, read_jsonl
 from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM3Runner
 from runs import Run, arguments, assert_same_weights, runner, train, weights, write_rows
+from torch.utils.data import DataLoader
 
 from m3kit import records
 from m3kit.evaluation.comparison import evaluate
@@ -226,6 +227,15 @@ def test_the_status_line_shows_the_best_figure_beside_the_one_before(tmp_path, m
         log.add(state, figures)
     shown = [line.partition("hybrid")[2] for line in capsys.readouterr().err.splitlines() if "hybrid" in line]
     assert shown == [f" nDCG@10 0.462{best}  left 0:01:01" for best in ("", *[" → 0.654 (best)"] * 2)]
+
+
+def test_a_cpu_gives_memory_back_before_each_epoch_forks_the_processes_that_make_batches(words, monkeypatch):
+    events = []
+    monkeypatch.setattr("m3kit.training.trainer.release_freed", lambda: events.append("given back"))
+    iterate = DataLoader.__iter__
+    monkeypatch.setattr(DataLoader, "__iter__", lambda loader: events.append("forked") or iterate(loader))
+    runner(words(num_train_epochs=2, max_steps=-1, per_device_train_batch_size=20, dataloader_num_workers=2)).run()
+    assert events == 2 * ["given back", "forked"]
 
 
 def test_an_epoch_says_how_many_rows_were_trained(words):
