@@ -98,8 +98,8 @@ def _memory_needed(config: dict, tokens: int, in_32_bits: bool) -> float:
     """Bytes to train without gradient checkpointing: weights, gradients, Adam, and the activations of so many tokens.
 
     Activations: 34 bytes a token, layer and unit of width in 16 bits, with an attention that keeps no scores
-    (Korthikanti et al. 2022, arXiv 2205.05198); twice that here, for what is kept in 32 bits. In 32 bits alone it is
-    measured on a CPU: 134.
+    (Korthikanti et al. 2022, arXiv 2205.05198). Mixed precision keeps some of it in 32 bits: twice as much is reckoned.
+    In 32 bits alone it is four times as much: 134 bytes were measured on a CPU.
     """
     each = 136 if in_32_bits else 68
     return 16 * count_parameters(config) + each * tokens * config["num_hidden_layers"] * config["hidden_size"]

@@ -13,7 +13,8 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
-# A CPU's sub-batches have no more, however many of them are kept: it is as fast, and computing one again takes less.
+# Of a CPU's sub-batch, however many of them are kept: it is as fast, and of a batch that exceeds the number by little,
+# little is computed again.
 MOST_ON_CPU = 2048
 # With fewer, any text is encoded by itself.
 FEWEST = 16
