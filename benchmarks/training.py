@@ -129,18 +129,12 @@ def run_contender(
     }
     (folder / "spec.json").write_text(json.dumps(spec, indent=2) + "\n", encoding="utf-8")
     result = folder / "result.json"
-    command = [sys.executable, "-m", "side_by_side.contender", folder / "spec.json", result]
-    call(command, threads, folder / "contender.log", memory_of_the_scripts() if run.contender == KIT else {})
+    call(
+        [sys.executable, "-m", "side_by_side.contender", folder / "spec.json", result],
+        threads,
+        folder / "contender.log",
+    )
     return json.loads(result.read_text("utf-8"))
-
-
-def memory_of_the_scripts() -> dict[str, str]:
-    """How the kit's scripts have a CPU's memory taken."""
-    sys.path.insert(0, str(KIT_FOLDER))
-    from m3kit.planning.machine import look
-
-    found = look(sys.executable)
-    return {} if found.gpus else found.memory
 
 
 def prepare(users: Path, base: Path, settings: dict, threads: int, folder: Path) -> Path:
@@ -151,18 +145,14 @@ def prepare(users: Path, base: Path, settings: dict, threads: int, folder: Path)
     return folder / "prepared" / "retrieval"
 
 
-def call(command: list, threads: int, log: Path, further: dict[str, str] | None = None) -> None:
-    environment = (
-        os.environ
-        | (further or {})
-        | {
-            "PYTHONPATH": os.pathsep.join([str(KIT_FOLDER / "benchmarks"), str(KIT_FOLDER)]),
-            "OMP_NUM_THREADS": str(threads),
-            "HF_HUB_OFFLINE": "1",
-            # With several, transformers would spread one process over all.
-            "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
-        }
-    )
+def call(command: list, threads: int, log: Path) -> None:
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(KIT_FOLDER / "benchmarks"), str(KIT_FOLDER)]),
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        # With several, transformers would spread one process over all.
+        "CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0],
+    }
     with log.open("w", encoding="utf-8") as file:
         code = subprocess.run(
             list(map(str, command)), env=environment, stdout=file, stderr=file, check=False

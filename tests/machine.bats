@@ -182,19 +182,6 @@ setup() { make_kit; }
   says_not PYTORCH_CUDA_ALLOC_CONF
 }
 
-@test "memory of a CPU: large pieces are given back once they are freed, unless the user says otherwise" {
-  gpus 0
-  ALLOW_CPU=true run "$SINGLE" --output_dir out
-  ((status == 0))
-  logged 'MALLOC_MMAP_THRESHOLD_=4194304 THP_MEM_ALLOC_ENABLE=1'
-  rm -r out "$LOG"
-  ALLOW_CPU=true MALLOC_MMAP_THRESHOLD_=1000000 run "$SINGLE" --output_dir out
-  logged 'MALLOC_MMAP_THRESHOLD_=1000000 THP_MEM_ALLOC_ENABLE=1'
-  gpus 1
-  run --separate-stderr "$SINGLE" --dry-run
-  says_not MALLOC_MMAP_THRESHOLD_
-}
-
 @test "doctor is told of the processes, and where it stops nothing is trained" {
   gpus 2
   FAKE_FAILS=doctor run "$MULTI" --output_dir out

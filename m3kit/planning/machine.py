@@ -8,7 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from m3kit.errors import KitError
@@ -16,18 +16,12 @@ from m3kit.planning.request import Request, WrongInput
 
 # Two names of one variable; the second is not heard by every PyTorch.
 ALLOCATOR = {"PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF"}
-# Of a CPU's memory the C library gives pieces from 4 MB on back once they are freed: it would keep, between vectors
-# that stay, many times their size. PyTorch takes them in huge pages, for in small ones it takes long.
-CPU_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(4 * 2**20), "THP_MEM_ALLOC_ENABLE": "1"}
 SINGLE, MULTI = "./run_flagembedding_training_single_gpu.sh", "./run_flagembedding_training.sh"
 
 
 @dataclass(frozen=True)
 class Machine:
-    """``gpu_reason``: how their number came about; ``compiles``: there is a C++ compiler, and Python's headers.
-
-    ``memory``: variables that say how a CPU's memory is taken.
-    """
+    """``gpu_reason``: how their number came about; ``compiles``: there is a C++ compiler, and Python's headers."""
 
     gpus: int
     gpu_reason: str
@@ -35,7 +29,6 @@ class Machine:
     compiles: bool
     threads: str = ""  # OMP_NUM_THREADS, where it is set
     expandable: bool = False  # PyTorch may take a GPU's memory in segments that grow
-    memory: dict[str, str] = field(default_factory=CPU_MEMORY.copy)
 
 
 @dataclass(frozen=True)
@@ -58,8 +51,7 @@ def look(python: str) -> Machine:
     # Not over what the user has set; and not in WSL, whose driver fails at it.
     expandable = not ALLOCATOR & os.environ.keys() and "microsoft" not in platform.release().lower()
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    memory = {name: os.environ.get(name, value) for name, value in CPU_MEMORY.items()}
-    return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, threads, expandable, memory)
+    return Machine(gpus, reason, len(os.sched_getaffinity(0)), compiles, threads, expandable)
 
 
 def count_gpus(visible: str | None) -> tuple[int, str]:
@@ -96,8 +88,6 @@ def set_up(request: Request, machine: Machine, program: str, dry_run: bool) -> S
         threads = str(max(1, machine.cores // processes))
         said.append(f"Threads: {threads} a process, for {machine.cores} cores.")
     environment = {"OMP_NUM_THREADS": threads}
-    if device == "cpu":
-        environment |= machine.memory
     if device == "cuda" and machine.expandable:
         # Nearly every batch has another shape: memory in pieces of fixed sizes would lie unused between them.
         environment["PYTORCH_CUDA_ALLOC_CONF"] = "expandable_segments:True"

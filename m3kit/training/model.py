@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from m3kit.batches.collator import with_contents
+from m3kit.device import release_freed
 from m3kit.training.lora import merged
 from m3kit.training.losses import candidate_loss, cosent_loss, reach, self_distill_loss, teacher_targets, total_loss
 from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_texts, products, sparse_scores
@@ -185,15 +186,25 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         ids, of_queries, of_passages = words
         vectors = self.model.get_input_embeddings()(ids)
         parts = (*queries, *passages)
+        self._tokens_freed = 0  # since memory was given back last
         encoded = [encode(part, ids, vectors) for encode, part in zip(self._ways(parts), parts, strict=True)]
         return make_texts(encoded[: len(queries)], of_queries), make_texts(encoded[len(queries) :], of_passages)
 
     def _ways(self, parts: Sequence[dict[str, Any]]) -> list[Callable[..., Part]]:
         """How each sub-batch is encoded: those that are kept are the last, for autograd begins there and frees them."""
-        again = functools.partial(checkpoint, self._encode, use_reentrant=False)
+        again = functools.partial(checkpoint, self._encode_again, use_reentrant=False)
         room = 0 if (self.sub_batch_size or -1) > 0 else self.sub_batch_tokens
         tokens = itertools.accumulate(part["input_ids"].numel() for part in reversed(parts))
         return [self._encode if so_far <= room else again for so_far in tokens][::-1]
+
+    def _encode_again(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
+        # What a sub-batch frees lies between vectors that stay, and on a CPU glibc would keep more and more of it. To
+        # give it back, and get it again, takes time: not at each sub-batch.
+        self._tokens_freed += part["input_ids"].numel()
+        if ids.device.type == "cpu" and self._tokens_freed >= self.sub_batch_tokens:
+            release_freed()
+            self._tokens_freed = 0
+        return self._encode(part, ids, vectors)
 
     def _encode(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
         """The vectors of a sub-batch; ``ids`` and ``vectors`` are the batch's words and their embeddings."""

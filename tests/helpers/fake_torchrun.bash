@@ -5,7 +5,6 @@
   printf 'word %s\n' "$@"
   printf 'environment PYTHONPATH=%s OMP_NUM_THREADS=%s PYTORCH_CUDA_ALLOC_CONF=%s\n' "$PYTHONPATH" "$OMP_NUM_THREADS" \
     "${PYTORCH_CUDA_ALLOC_CONF-unset}"
-  printf 'MALLOC_MMAP_THRESHOLD_=%s THP_MEM_ALLOC_ENABLE=%s\n' "${MALLOC_MMAP_THRESHOLD_-unset}" "${THP_MEM_ALLOC_ENABLE-unset}"
 } >>"$LOG"
 if [[ -n ${FAKE_TRAINING:-} ]]; then
   # As torchrun: it lets its workers save, and exits with 1.
