@@ -69,7 +69,7 @@ def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept", "at_once"), [("auto", 16384, 2048), ("32768", 32768, 2048), ("512", 512, 512)]
+    ("asked", "kept", "at_once"), [("auto", 16384, 4096), ("32768", 32768, 4096), ("512", 512, 512)]
 )
 def test_a_cpu_encodes_small_parts_and_keeps_as_many_as_asked(tmp_path, asked, kept, at_once):
     args = SimpleNamespace(sub_batch_tokens=asked, device=torch.device("cpu"), output_dir=tmp_path)

@@ -14,8 +14,8 @@ from m3kit.errors import KitError
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
 # Of a CPU's sub-batch, however many of them are kept: it is as fast, and of a batch that exceeds the number by little,
-# little is computed again.
-MOST_ON_CPU = 2048
+# little is computed again. With half of it glibc keeps more of what is freed (benchmarks/training.py, case batch).
+MOST_ON_CPU = 4096
 # With fewer, any text is encoded by itself.
 FEWEST = 16
 # Of a GPU's memory, left for what changes from step to step.
