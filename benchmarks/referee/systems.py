@@ -22,7 +22,11 @@ SENTENCE |= {f"st-mined-{rate}": {"learning_rate": value, "mined": 2} for rate, 
 SENTENCE |= {
     f"st-cached-{rate}": {"learning_rate": value, "cached": True, "batch_size": 128} for rate, value in RATES.items()
 }
-SENTENCE |= {f"st-epochs-{rate}": {"learning_rate": value, "epochs": 3} for rate, value in RATES.items()}
+SENTENCE |= {
+    f"st-{epochs}epochs-{rate}": {"learning_rate": value, "epochs": epochs}
+    for epochs in (2, 3)
+    for rate, value in RATES.items()
+}
 
 
 @dataclass(frozen=True)
