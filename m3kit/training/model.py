@@ -201,7 +201,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         # What a sub-batch frees lies between vectors that stay, and on a CPU glibc would keep more and more of it. To
         # give it back, and get it again, takes time: not at each sub-batch.
         self._tokens_freed += part["input_ids"].numel()
-        if ids.device.type == "cpu" and self._tokens_freed >= self.sub_batch_tokens:
+        if ids.device.type == "cpu" and 2 * self._tokens_freed > self.sub_batch_tokens:
             release_freed()
             self._tokens_freed = 0
         return self._encode(part, ids, vectors)
