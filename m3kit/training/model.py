@@ -199,7 +199,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     def _encode_again(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
         # What a sub-batch frees lies between vectors that stay, and on a CPU glibc would keep more and more of it. To
-        # give it back, and get it again, takes time: not at each sub-batch.
+        # give it back, and get it again, takes time: small sub-batches do so together.
         self._tokens_freed += part["input_ids"].numel()
         if ids.device.type == "cpu" and 2 * self._tokens_freed > self.sub_batch_tokens:
             release_freed()
