@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sys
 import traceback
 from collections import Counter
@@ -234,3 +235,5 @@ def main(folder: Path) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    # autograd's thread of the made-up GPU can outlive the interpreter, and then it ends the process by SIGABRT.
+    os._exit(0)
