@@ -160,7 +160,7 @@ def test_stdout_holds_the_table_alone_and_of_equal_passages_the_last_id_ranks_fi
     command += ["--batch_size", "1", "--eval_data", str(eval_data), "--output_dir", str(tmp_path / "out")]
     # A new process, as libraries tie their logs to the stdout that they find when they are imported.
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith("1 queries, 3 passages, 1 relevant pairs\n")
+    assert done.stdout.startswith("1 query, 3 passages, 1 relevant pair\n")
     base = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["models"]["base"]
     assert [base[score]["MRR@10"] for score in ("dense", "sparse", "colbert", "hybrid")] == [0.5] * 4
     assert "for 1 of 1 question (base, by dense vectors)." in done.stdout and "Serve base by dense" in done.stdout

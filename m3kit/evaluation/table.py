@@ -33,7 +33,12 @@ def render_table(metrics: Metrics) -> str:
 
 
 def _counted(part: Retrieval) -> str:
-    return f"{part.queries} queries, {part.passages} passages, {part.relevant_pairs} relevant pairs"
+    counts = (
+        (part.queries, "query", "queries"),
+        (part.passages, "passage", "passages"),
+        (part.relevant_pairs, "relevant pair", "relevant pairs"),
+    )
+    return ", ".join(f"{count} {one if count == 1 else many}" for count, one, many in counts)
 
 
 def _scores(part: Retrieval, measures: Iterable[str]) -> Iterator[Row]:
