@@ -73,7 +73,7 @@ def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
 )
 def test_a_cpu_encodes_small_parts_and_keeps_as_many_as_asked(tmp_path, asked, kept, at_once):
     args = SimpleNamespace(sub_batch_tokens=asked, device=torch.device("cpu"), output_dir=tmp_path)
-    trainer = SimpleNamespace(args=args, model=SimpleNamespace(), data_collator=SimpleNamespace())
+    trainer = SimpleNamespace(args=args, model=SimpleNamespace(most_on_cpu=4096), data_collator=SimpleNamespace())
     assert fit.fit(trainer) is None
     assert (trainer.model.sub_batch_tokens, trainer.data_collator.sub_batch_tokens) == (kept, at_once)
 

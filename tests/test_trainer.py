@@ -21,10 +21,9 @@ from torch.utils.data import DataLoader
 
 from m3kit import records
 from m3kit.evaluation.comparison import evaluate
-from m3kit.run_folder.train_log import TrainLog
+from m3kit.run_folder.train_log import TrainLog, tell_best
 from m3kit.test_data.folder import read_eval_folder
 from m3kit.training.evaluation import HeldOut
-from m3kit.training.runner import tell_best
 
 pytestmark = pytest.mark.slow
 

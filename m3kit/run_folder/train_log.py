@@ -172,6 +172,16 @@ class TrainLog:
             file.write(text + "\n")
 
 
+def tell_best(figure: str, before: float, after: float, step: int, state) -> str:
+    """In a sentence: which step was the best, and whether training helped."""
+    told = f"The best of all checkpoints is that of step {step} of {state.max_steps}: {figure} {after:.3f}, "
+    if f"{after:.3f}" == f"{before:.3f}":
+        return told + "as before training: it has not helped."
+    if after > before:
+        return told + f"and {before:.3f} before training."
+    return told + f"WORSE than the {before:.3f} before training. Keep the base model; README says what to try."
+
+
 def _peak_memory() -> int:
     """Bytes: of the GPU as PyTorch allotted it, or of this process where there is none."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():

@@ -13,9 +13,6 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
-# Of a CPU's sub-batch, however many of them are kept: it is as fast, and of a batch that exceeds the number by little,
-# little is computed again. With half of it glibc keeps more of what is freed (benchmarks/training.py, case batch).
-MOST_ON_CPU = 4096
 # With fewer, any text is encoded by itself.
 FEWEST = 16
 # Of a GPU's memory, left for what changes from step to step.
@@ -93,7 +90,7 @@ def _noted(output_dir: Path) -> int | None:
 def _use(trainer, tokens: int) -> None:
     trainer.model.sub_batch_tokens = tokens
     on_cpu = trainer.args.device.type == "cpu"
-    trainer.data_collator.sub_batch_tokens = min(tokens, MOST_ON_CPU) if on_cpu else tokens
+    trainer.data_collator.sub_batch_tokens = min(tokens, trainer.model.most_on_cpu) if on_cpu else tokens
 
 
 def _largest_that_fits(trainer, tokens: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,10 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
+
+# Numbers that a layer gives for a CPU's sub-batch: 4,096 tokens where it is 384 wide. More at once is not faster, and
+# with half or twice as many glibc keeps more of what is freed (benchmarks/training.py, cases batch and full).
+MOST_ON_CPU = 4096 * 384
 
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
@@ -82,6 +86,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         super().__init__(base_model, **settings)
         self.unified_negatives_cross_device = unified_negatives_cross_device
         self.sub_batch_tokens = sub_batch_tokens
+        self.most_on_cpu = MOST_ON_CPU // self.model.config.hidden_size
         self.dense_temperature = dense_temperature
         self.heads_reach = heads_reach
         self.teacher_temperature, self.teacher_normalisation = teacher_temperature, teacher_normalisation
@@ -185,26 +190,33 @@ class M3Model(EncoderOnlyEmbedderM3Model):
             (queries, passages), words = with_contents((queries, passages), self.tokenizer)
         ids, of_queries, of_passages = words
         vectors = self.model.get_input_embeddings()(ids)
-        parts = (*queries, *passages)
-        self._tokens_freed = 0  # since memory was given back last
-        encoded = [encode(part, ids, vectors) for encode, part in zip(self._ways(parts), parts, strict=True)]
+        encoded = self._encode_parts((*queries, *passages), ids, vectors)
         return make_texts(encoded[: len(queries)], of_queries), make_texts(encoded[len(queries) :], of_passages)
 
-    def _ways(self, parts: Sequence[dict[str, Any]]) -> list[Callable[..., Part]]:
-        """How each sub-batch is encoded: those that are kept are the last, for autograd begins there and frees them."""
-        again = functools.partial(checkpoint, self._encode_again, use_reentrant=False)
+    def _encode_parts(self, parts: Sequence[dict[str, Any]], ids: Tensor, vectors: Tensor) -> list[Part]:
+        """Those that are kept are the last, for autograd begins there and frees them."""
         room = 0 if (self.sub_batch_size or -1) > 0 else self.sub_batch_tokens
         tokens = itertools.accumulate(part["input_ids"].numel() for part in reversed(parts))
-        return [self._encode if so_far <= room else again for so_far in tokens][::-1]
+        kept = [so_far <= room for so_far in tokens][::-1]
+        again = functools.partial(checkpoint, self._encode, use_reentrant=False)
+        self._tokens_freed, encoded = 0, []
+        for part, keep in zip(parts, kept, strict=True):
+            found = (self._encode if keep else again)(part, ids, vectors)
+            if ids.device.type == "cpu":
+                self._give_back(part)
+                last = found.dense if found.colbert is None else found.colbert
+                if last.requires_grad:  # its gradient comes before those of the layers
+                    last.register_hook(lambda _, part=part: self._give_back(part))
+            encoded.append(found)
+        return encoded
 
-    def _encode_again(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
-        # What a sub-batch frees lies between vectors that stay, and on a CPU glibc would keep more and more of it. To
-        # give it back, and get it again, takes time: small sub-batches do so together.
+    def _give_back(self, part: dict[str, Any]) -> None:
+        # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
+        # give it back, and get it again, takes time: small parts do so together.
         self._tokens_freed += part["input_ids"].numel()
-        if ids.device.type == "cpu" and 2 * self._tokens_freed > self.sub_batch_tokens:
+        if 2 * self._tokens_freed > min(self.sub_batch_tokens, 4 * self.most_on_cpu):
             release_freed()
             self._tokens_freed = 0
-        return self._encode(part, ids, vectors)
 
     def _encode(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
         """The vectors of a sub-batch; ``ids`` and ``vectors`` are the batch's words and their embeddings."""

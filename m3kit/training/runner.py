@@ -26,6 +26,7 @@ from m3kit.progress import cpu_seconds
 from m3kit.run_folder import checkpoints
 from m3kit.run_folder.run_record import RunRecord, claim_output_dir
 from m3kit.run_folder.stopping import Stopped, StopRequest
+from m3kit.run_folder.train_log import tell_best
 from m3kit.training.arguments import ModelArguments, TrainingArguments
 from m3kit.training.device import set_attention
 from m3kit.training.evaluation import HeldOut
@@ -272,16 +273,6 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         mixture.save(self.output_dir)
         record.update(merge={"share": share, "measured": {f"{one:g}": value for one, value in measured.items()}})
         trainer.train_log.say(f"The model is {share:g} of the tuned one and {1 - share:g} of the base ({why}).")
-
-
-def tell_best(figure: str, before: float, after: float, step: int, state) -> str:
-    """In a sentence: which step was the best, and whether training helped."""
-    told = f"The best of all checkpoints is that of step {step} of {state.max_steps}: {figure} {after:.3f}, "
-    if f"{after:.3f}" == f"{before:.3f}":
-        return told + "as before training: it has not helped."
-    if after > before:
-        return told + f"and {before:.3f} before training."
-    return told + f"WORSE than the {before:.3f} before training. Keep the base model; README says what to try."
 
 
 def _tell_heads(folder: str) -> None:
