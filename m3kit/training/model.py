@@ -87,6 +87,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         self.unified_negatives_cross_device = unified_negatives_cross_device
         self.sub_batch_tokens = sub_batch_tokens
         self.most_on_cpu = MOST_ON_CPU // self.model.config.hidden_size
+        self.layers = self.model.config.num_hidden_layers
         self.dense_temperature = dense_temperature
         self.heads_reach = heads_reach
         self.teacher_temperature, self.teacher_normalisation = teacher_temperature, teacher_normalisation
@@ -214,7 +215,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
         # give it back, and get it again, takes time: small parts do so together.
         self._tokens_freed += part["input_ids"].numel()
-        if 2 * self._tokens_freed > min(self.sub_batch_tokens, 4 * self.most_on_cpu):
+        if self._tokens_freed >= min(self.sub_batch_tokens / 2, self.most_on_cpu * 24 / self.layers):
             release_freed()
             self._tokens_freed = 0
 
