@@ -87,7 +87,6 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         self.unified_negatives_cross_device = unified_negatives_cross_device
         self.sub_batch_tokens = sub_batch_tokens
         self.most_on_cpu = MOST_ON_CPU // self.model.config.hidden_size
-        self.layers = self.model.config.num_hidden_layers
         self.dense_temperature = dense_temperature
         self.heads_reach = heads_reach
         self.teacher_temperature, self.teacher_normalisation = teacher_temperature, teacher_normalisation
@@ -213,9 +212,10 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     def _give_back(self, part: dict[str, Any]) -> None:
         # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
-        # give it back, and get it again, takes time: small parts do so together.
+        # give it back, and get it again, takes time: it is done after as much as 24 layers make of a part.
         self._tokens_freed += part["input_ids"].numel()
-        if self._tokens_freed >= min(self.sub_batch_tokens / 2, self.most_on_cpu * 24 / self.layers):
+        most = 24 * self.most_on_cpu / self.model.config.num_hidden_layers
+        if self._tokens_freed >= min(self.sub_batch_tokens / 2, most):
             release_freed()
             self._tokens_freed = 0
 

@@ -90,10 +90,8 @@ class Runner(EncoderOnlyEmbedderM3Runner):
         if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
             logger.info("The model was saved in 16 bits; it is trained in 32")
             model.float()
-        told = [
-            args.precision_told,
-            set_attention(model.model, args.attn_implementation, args.device.type, args.precision),
-        ]
+        attention = set_attention(model.model, args.attn_implementation, args.device.type, args.precision)
+        told = [args.precision_told, attention]
         if args.lora_rank:
             add_adapters(model.model, args.lora_rank)
             told.append(tell_adapters(model, args.lora_rank, args.learning_rate))
