@@ -69,11 +69,19 @@ def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept", "at_once"), [("auto", 16384, 4096), ("32768", 32768, 4096), ("512", 512, 512)]
+    ("asked", "layers", "width", "kept", "at_once"),
+    [
+        ("auto", 12, 384, 16384, 4096),
+        ("auto", 24, 1024, 3072, 1536),
+        ("auto", 2, 128, 16384, 12288),
+        ("32768", 24, 1024, 32768, 1536),
+        ("512", 12, 384, 512, 512),
+    ],
 )
-def test_a_cpu_encodes_small_parts_and_keeps_as_many_as_asked(tmp_path, asked, kept, at_once):
+def test_a_cpu_encodes_small_parts_and_keeps_as_many_as_asked(tmp_path, asked, layers, width, kept, at_once):
     args = SimpleNamespace(sub_batch_tokens=asked, device=torch.device("cpu"), output_dir=tmp_path)
-    trainer = SimpleNamespace(args=args, model=SimpleNamespace(most_on_cpu=4096), data_collator=SimpleNamespace())
+    encoder = SimpleNamespace(config=SimpleNamespace(num_hidden_layers=layers, hidden_size=width))
+    trainer = SimpleNamespace(args=args, model=SimpleNamespace(model=encoder), data_collator=SimpleNamespace())
     assert fit.fit(trainer) is None
     assert (trainer.model.sub_batch_tokens, trainer.data_collator.sub_batch_tokens) == (kept, at_once)
 

@@ -216,23 +216,19 @@ def test_t3_only_what_exceeds_the_number_is_computed_again(starter, unified):
 
 @pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize(
-    ("tokens", "most", "size", "expected"),
-    [
-        (10_000, 10_000, 2, 0),
-        (1, 10_000, 2, 2 * (2 + 5)),
-        (10_000, 10_000, -1, 0),
-        (10_000, 1, -1, 2 * (1 + 1)),  # kept, and given back all the same
-    ],
+    ("tokens", "size", "expected"),
+    [(10_000, 2, 0), (1, 2, 2 * (2 + 5)), (10_000, -1, 0), (1, -1, 2 * (1 + 1)), (None, -1, 2)],
 )
-def test_t3_what_sub_batches_free_is_given_back_now_and_then(
-    monkeypatch, starter, unified, tokens, most, size, expected
-):
+def test_t3_what_parts_free_is_given_back_now_and_then(monkeypatch, starter, unified, tokens, size, expected):
     """Forward and backward: glibc would keep it between the vectors that stay, up to many times their size."""
     calls = []
     monkeypatch.setattr("m3kit.training.model.release_freed", lambda: calls.append(1))
     model = load(M3Model, starter, sub_batch_size=size, unified_finetuning=unified)
-    model.sub_batch_tokens, model.most_on_cpu = tokens, most
-    model(**collate(model, make_rows(3, 3), sub_batch_size=size)).loss.backward()
+    batch = collate(model, make_rows(3, 3), sub_batch_size=size)
+    # None: as many as there are, so that nothing is computed again.
+    there = sum(part["input_ids"].numel() for part in (*batch["queries"], *batch["passages"]))
+    model.sub_batch_tokens = tokens or there
+    model(**batch).loss.backward()
     assert len(calls) == expected
 
 

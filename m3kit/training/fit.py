@@ -13,6 +13,9 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
+# On a CPU: what all layers give for the tokens of auto, 16384 with 12 layers 384 wide; and what one layer gives for a
+# part of a batch. With half or twice as much glibc keeps more of what is freed (benchmarks/training.py: batch, full).
+KEPT_ON_CPU, PART_ON_CPU = 16384 * 12 * 384, 4096 * 384
 # With fewer, any text is encoded by itself.
 FEWEST = 16
 # Of a GPU's memory, left for what changes from step to step.
@@ -35,7 +38,14 @@ def fit(trainer) -> str | None:
     args = trainer.args
     is_auto = args.sub_batch_tokens == "auto"
     tokens = (_noted(Path(args.output_dir)) or MOST) if is_auto else int(args.sub_batch_tokens)
-    if not is_auto or not _can_run_out(args.device):
+    if not _can_run_out(args.device):
+        shape = trainer.model.model.config
+        if is_auto:
+            tokens = min(tokens, KEPT_ON_CPU // (shape.num_hidden_layers * shape.hidden_size))
+        _use(trainer, tokens)
+        trainer.data_collator.sub_batch_tokens = min(tokens, PART_ON_CPU // shape.hidden_size)
+        return None
+    if not is_auto:
         _use(trainer, tokens)
         return None
     tokens = _largest_that_fits(trainer, tokens)
@@ -88,9 +98,7 @@ def _noted(output_dir: Path) -> int | None:
 
 
 def _use(trainer, tokens: int) -> None:
-    trainer.model.sub_batch_tokens = tokens
-    on_cpu = trainer.args.device.type == "cpu"
-    trainer.data_collator.sub_batch_tokens = min(tokens, trainer.model.most_on_cpu) if on_cpu else tokens
+    trainer.model.sub_batch_tokens = trainer.data_collator.sub_batch_tokens = tokens
 
 
 def _largest_that_fits(trainer, tokens: int) -> int:

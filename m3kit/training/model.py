@@ -27,10 +27,6 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
 
-# Numbers that a layer gives for a CPU's sub-batch: 4,096 tokens where it is 384 wide. More at once is not faster, and
-# with half or twice as many glibc keeps more of what is freed (benchmarks/training.py, cases batch and full).
-MOST_ON_CPU = 4096 * 384
-
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
     *("negatives_cross_device", "temperature", "sub_batch_size", "kd_loss_type", "use_mrl", "mrl_dims"),
@@ -86,7 +82,6 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         super().__init__(base_model, **settings)
         self.unified_negatives_cross_device = unified_negatives_cross_device
         self.sub_batch_tokens = sub_batch_tokens
-        self.most_on_cpu = MOST_ON_CPU // self.model.config.hidden_size
         self.dense_temperature = dense_temperature
         self.heads_reach = heads_reach
         self.teacher_temperature, self.teacher_normalisation = teacher_temperature, teacher_normalisation
@@ -212,10 +207,9 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     def _give_back(self, part: dict[str, Any]) -> None:
         # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
-        # give it back, and get it again, takes time: it is done after as much as 24 layers make of a part.
+        # give it back, and get it again, takes time: small parts do so together.
         self._tokens_freed += part["input_ids"].numel()
-        most = 24 * self.most_on_cpu / self.model.config.num_hidden_layers
-        if self._tokens_freed >= min(self.sub_batch_tokens / 2, most):
+        if 2 * self._tokens_freed >= self.sub_batch_tokens:
             release_freed()
             self._tokens_freed = 0
 
