@@ -225,9 +225,8 @@ def test_t3_what_parts_free_is_given_back_now_and_then(monkeypatch, starter, uni
     monkeypatch.setattr("m3kit.training.model.release_freed", lambda: calls.append(1))
     model = load(M3Model, starter, sub_batch_size=size, unified_finetuning=unified)
     batch = collate(model, make_rows(3, 3), sub_batch_size=size)
-    # None: as many as there are, so that nothing is computed again.
-    there = sum(part["input_ids"].numel() for part in (*batch["queries"], *batch["passages"]))
-    model.sub_batch_tokens = tokens or there
+    # None: all of the passages and of the queries, so that nothing is computed again.
+    model.sub_batch_tokens = tokens or sum(batch[side]["input_ids"].numel() for side in ("queries", "passages"))
     model(**batch).loss.backward()
     assert len(calls) == expected
 
