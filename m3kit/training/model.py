@@ -111,9 +111,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
 
     def _losses(self, q: Texts, p: Texts, raw: Tensor | None, own_group: bool) -> dict[str, Tensor]:
         """The losses of B rows by name; ``raw`` are a teacher's scores, (B, G)."""
-        teacher = None
-        if raw is not None:
-            teacher = teacher_targets(raw, self.teacher_temperature, self.teacher_normalisation)
+        teacher = None if raw is None else teacher_targets(raw, self.teacher_temperature, self.teacher_normalisation)
         crossed = self.negatives_cross_device and not own_group
         if crossed and self.unified_negatives_cross_device:
             q, p, teacher = self._gather(q), self._gather(p), self._dist_gather_tensor(teacher)
