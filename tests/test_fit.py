@@ -72,7 +72,7 @@ def test_where_the_weights_do_not_fit_no_smaller_batch_is_promised(words):
     ("asked", "layers", "width", "kept", "at_once"),
     [
         ("auto", 12, 384, 16384, 4096),
-        ("auto", 24, 1024, 3072, 1536),
+        ("auto", 24, 1024, 6144, 1536),
         ("auto", 2, 128, 16384, 12288),
         ("32768", 24, 1024, 32768, 1536),
         ("512", 12, 384, 512, 512),

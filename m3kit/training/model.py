@@ -27,6 +27,9 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
 
+# A CPU gives memory back after all layers gave so many numbers, as 12 layers 384 wide do for 8,192 tokens.
+FREED = 8192 * 12 * 384
+
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
     *("negatives_cross_device", "temperature", "sub_batch_size", "kd_loss_type", "use_mrl", "mrl_dims"),
@@ -207,7 +210,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
         # give it back, and get it again, takes time: small parts do so together.
         self._tokens_freed += part["input_ids"].numel()
-        if 2 * self._tokens_freed >= self.sub_batch_tokens:
+        most = FREED // (self.model.config.num_hidden_layers * self.model.config.hidden_size)
+        if self._tokens_freed >= min(self.sub_batch_tokens // 2, most):
             release_freed()
             self._tokens_freed = 0
 
