@@ -60,11 +60,10 @@ def _train() -> int:
     parser = HfArgumentParser((ModelArguments, DataArguments, TrainingArguments))
     runner = None
     try:
-        parsed = parser.parse_args_into_dataclasses(return_remaining_strings=True)
-        model_args, data_args, training_args, unknown = parsed
+        *parsed, unknown = parser.parse_args_into_dataclasses(return_remaining_strings=True)
         if unknown:
             raise KitError(f"the trainer has no argument {' '.join(unknown)}; see python -m m3kit.training --help")
-        runner = Runner(model_args=model_args, data_args=data_args, training_args=training_args)
+        runner = Runner(*parsed)
         runner.run()
     except (KitError, FileNotFoundError) as error:
         _tell(str(error))

@@ -26,10 +26,8 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
-
 # A CPU gives memory back after all layers gave so many numbers, as 12 layers 384 wide do for 8,192 tokens.
 FREED = 8192 * 12 * 384
-
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
     *("negatives_cross_device", "temperature", "sub_batch_size", "kd_loss_type", "use_mrl", "mrl_dims"),
