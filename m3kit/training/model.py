@@ -209,7 +209,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         # give it back, and get it again, takes time: small parts do so together.
         self._tokens_freed += part["input_ids"].numel()
         most = FREED // (self.model.config.num_hidden_layers * self.model.config.hidden_size)
-        if self._tokens_freed >= min(self.sub_batch_tokens // 2, most):
+        if self._tokens_freed >= min(self.sub_batch_tokens, most):
             release_freed()
             self._tokens_freed = 0
 
