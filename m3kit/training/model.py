@@ -188,7 +188,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         return make_texts(encoded[: len(queries)], of_queries), make_texts(encoded[len(queries) :], of_passages)
 
     def _encode_parts(self, parts: Sequence[dict[str, Any]], ids: Tensor, vectors: Tensor) -> list[Part]:
-        """Those that are kept are the last, for autograd begins there and frees them."""
+        """The vectors of each part. Those kept for the gradients are the last: backward begins there and frees them."""
         room = 0 if (self.sub_batch_size or -1) > 0 else self.sub_batch_tokens
         tokens = itertools.accumulate(part["input_ids"].numel() for part in reversed(parts))
         kept = [so_far <= room for so_far in tokens][::-1]
