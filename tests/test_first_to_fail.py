@@ -17,7 +17,7 @@ import ctypes
 from m3kit.training import __main__ as trainer
 trainer.GRACE = 0.5
 class Runner:
-    def __init__(self, **arguments):
+    def __init__(self, *arguments):
         print("waiting", flush=True)
         ctypes.CDLL(None).sleep(60)  # as in NCCL: no signal handler of Python runs meanwhile
 trainer.Runner = Runner
