@@ -217,9 +217,10 @@ def test_t3_only_what_exceeds_the_number_is_computed_again(starter, unified):
 @pytest.mark.parametrize("unified", [True, False])
 @pytest.mark.parametrize(
     ("tokens", "size", "expected"),
-    [(10_000, 2, 0), (1, 2, 2 * (2 + 5)), (10_000, -1, 0), (1, -1, 2 * (1 + 1)), (None, -1, 2)],
+    # After each layer: forward, and where a part is encoded twice forward once more, and backward.
+    [(10_000, 2, 0), (1, 2, 3 * 2 * (2 + 5)), (10_000, -1, 0), (1, -1, 3 * 2 * (1 + 1)), (None, -1, 2)],
 )
-def test_t3_what_parts_free_is_given_back_now_and_then(monkeypatch, starter, unified, tokens, size, expected):
+def test_t3_what_layers_free_is_given_back_now_and_then(monkeypatch, starter, unified, tokens, size, expected):
     """Forward and backward: glibc would keep it between the vectors that stay, up to many times their size."""
     calls = []
     monkeypatch.setattr("m3kit.training.model.release_freed", lambda: calls.append(1))

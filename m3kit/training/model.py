@@ -17,6 +17,7 @@ from FlagEmbedding.finetune.embedder.encoder_only.m3 import EncoderOnlyEmbedderM
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from m3kit.batches.collator import with_contents
 from m3kit.device import release_freed
@@ -26,8 +27,8 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
-# A CPU gives memory back after all layers gave so many numbers, as 12 layers 384 wide do for 8,192 tokens.
-FREED = 8192 * 12 * 384
+# A CPU gives memory back after so much work, tokens × width² of each layer: 12 layers 384 wide have it with 8,192 tokens.
+WORK = 8192 * 12 * 384**2
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
     *("negatives_cross_device", "temperature", "sub_batch_size", "kd_loss_type", "use_mrl", "mrl_dims"),
@@ -86,6 +87,10 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         self.dense_temperature = dense_temperature
         self.heads_reach = heads_reach
         self.teacher_temperature, self.teacher_normalisation = teacher_temperature, teacher_normalisation
+        self._work = 0
+        for layer in self.model.modules():
+            if isinstance(layer, GradientCheckpointingLayer):
+                layer.register_forward_hook(self._after_layer)
 
     def activation_checkpointing_enable(self, **kwargs) -> None:
         """transformers' name for what FlagEmbedding has as ``gradient_checkpointing_enable``."""
@@ -193,25 +198,24 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         tokens = itertools.accumulate(part["input_ids"].numel() for part in reversed(parts))
         kept = [so_far <= room for so_far in tokens][::-1]
         again = functools.partial(checkpoint, self._encode, use_reentrant=False)
-        self._tokens_freed, encoded = 0, []
-        for part, keep in zip(parts, kept, strict=True):
-            found = (self._encode if keep else again)(part, ids, vectors)
-            if ids.device.type == "cpu":
-                self._give_back(part)
-                last = found.dense if found.colbert is None else found.colbert
-                if last.requires_grad:  # its gradient comes before those of the layers
-                    last.register_hook(lambda _, part=part: self._give_back(part))
-            encoded.append(found)
-        return encoded
+        self._work = 0
+        return [(self._encode if keep else again)(part, ids, vectors) for part, keep in zip(parts, kept, strict=True)]
 
-    def _give_back(self, part: dict[str, Any]) -> None:
-        # What a part frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
-        # give it back, and get it again, takes time: small parts do so together.
-        self._tokens_freed += part["input_ids"].numel()
-        most = FREED // (self.model.config.num_hidden_layers * self.model.config.hidden_size)
-        if self._tokens_freed >= min(self.sub_batch_tokens, most):
+    def _after_layer(self, _layer: nn.Module, _inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
+        hidden = output if isinstance(output, Tensor) else output[0]
+        if self.training and hidden.device.type == "cpu":
+            self._give_back(hidden)
+            if hidden.requires_grad:  # its gradient comes before the layer's own
+                hidden.register_hook(self._give_back)
+
+    def _give_back(self, hidden: Tensor) -> None:
+        # What a layer frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
+        # give it back, and get it again, takes time: after much work that is little.
+        width, layers = hidden.shape[-1], self.model.config.num_hidden_layers
+        self._work += hidden.numel() * width
+        if self._work >= min(WORK, self.sub_batch_tokens * layers * width**2):
             release_freed()
-            self._tokens_freed = 0
+            self._work = 0
 
     def _encode(self, part: dict[str, Any], ids: Tensor, vectors: Tensor) -> Part:
         """The vectors of a sub-batch; ``ids`` and ``vectors`` are the batch's words and their embeddings."""
