@@ -27,7 +27,7 @@ from m3kit.training.scores import Part, Texts, colbert_scores, joined, make_text
 
 # Encoders in which every token attends to every other that is no padding: they take a mask that says so, or none.
 PLAIN_ATTENTION = ("bert", "roberta", "xlm-roberta")
-# A CPU gives memory back after so much work, tokens × width² of each layer: 12 layers 384 wide have it with 8,192 tokens.
+# A CPU gives memory back after so much work, tokens × width² of a layer: 12 layers 384 wide do it with 8,192 tokens.
 WORK = 8192 * 12 * 384**2
 # Arguments of the model that are arguments of training too.
 MODEL_SETTINGS = (
