@@ -201,8 +201,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
         self._work = 0
         return [(self._encode if keep else again)(part, ids, vectors) for part, keep in zip(parts, kept, strict=True)]
 
-    def _after_layer(self, _layer: nn.Module, _inputs: tuple, output: Tensor | tuple[Tensor, ...]) -> None:
-        hidden = output if isinstance(output, Tensor) else output[0]
+    def _after_layer(self, _layer: nn.Module, _inputs: tuple, hidden: Tensor) -> None:
         if self.training and hidden.device.type == "cpu":
             self._give_back(hidden)
             if hidden.requires_grad:  # its gradient comes before the layer's own
@@ -211,9 +210,8 @@ class M3Model(EncoderOnlyEmbedderM3Model):
     def _give_back(self, hidden: Tensor) -> None:
         # What a layer frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
         # give it back, and get it again, takes time: after much work that is little.
-        width, layers = hidden.shape[-1], self.model.config.num_hidden_layers
-        self._work += hidden.numel() * width
-        if self._work >= min(WORK, self.sub_batch_tokens * layers * width**2):
+        self._work += hidden.numel() * hidden.shape[-1]
+        if self._work >= min(WORK, self.sub_batch_tokens * self.model.config.num_hidden_layers * hidden.shape[-1] ** 2):
             release_freed()
             self._work = 0
 
