@@ -13,8 +13,7 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
-# On a CPU: what all layers give for the tokens of auto, 6144 with 24 layers 1,024 wide; and what one layer gives for a
-# part of a batch. With half or twice as much glibc keeps more of what is freed (benchmarks/training.py: batch, full).
+# On a CPU: what all layers give for the tokens of auto, 6144 in bge-m3's shape; what one layer gives for a part.
 KEPT_ON_CPU, PART_ON_CPU = 6144 * 24 * 1024, 1536 * 1024
 # With fewer, any text is encoded by itself.
 FEWEST = 16

@@ -208,8 +208,7 @@ class M3Model(EncoderOnlyEmbedderM3Model):
                 hidden.register_hook(self._give_back)
 
     def _give_back(self, hidden: Tensor) -> None:
-        # What a layer frees lies between vectors that stay, and glibc would keep more and more of a CPU's memory. To
-        # give it back, and get it again, takes time: after much work that is little.
+        # What a layer frees lies between vectors that stay, and glibc keeps it. To give it back often takes time.
         self._work += hidden.numel() * hidden.shape[-1]
         if self._work >= min(WORK, self.sub_batch_tokens * self.model.config.num_hidden_layers * hidden.shape[-1] ** 2):
             release_freed()
