@@ -13,7 +13,7 @@ from m3kit.errors import KitError
 
 # What sub_batch_tokens=auto begins with. More at once is not faster.
 MOST = 16384
-# On a CPU: what all layers give for the tokens of auto, 6144 in bge-m3's shape; what one layer gives for a part.
+# On a CPU, to save memory: what all layers give for auto's tokens (6144 in bge-m3's shape), and one layer for a part's.
 KEPT_ON_CPU, PART_ON_CPU = 6144 * 24 * 1024, 1536 * 1024
 # With fewer, any text is encoded by itself.
 FEWEST = 16
